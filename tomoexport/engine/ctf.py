@@ -1,0 +1,196 @@
+"""The contrast transfer function of each tilt, and the box that holds it without aliasing.
+
+``CTF = -sin(gamma)`` with ``gamma = -pi lambda dz k^2 + pi/2 Cs lambda^3 k^4 - phase - asin(Q0)``: positive at its
+first peak for underfocus, so that contrast-inverted images (particles bright) are the projected density times it.
+Astigmatism: ``dz(a) = (U+V)/2 + (U-V)/2 cos 2(a - angle)``, the angle counted from +x of the image.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Optics:
+    """Voltage (kV), spherical aberration (mm) and amplitude contrast (fraction) of the microscope.
+
+    Raises
+    ------
+    InputError
+        If a value is missing or out of range.
+    """
+
+    voltage: float = 300.0
+    cs: float = 2.7
+    amplitude_contrast: float = 0.1
+
+    def __post_init__(self):
+        limits = (("voltage", 20.0, 3000.0, "kV"), ("cs", 0.0, 20.0, "mm"), ("amplitude_contrast", 0.0, 1.0, ""))
+        for name, low, high, unit in limits:
+            value = getattr(self, name)
+            if value is None or not np.isfinite(value) or not low <= value <= high:
+                raise InputError("optics", "%s is %s" % (name.replace("_", " "), value),
+                                 "Give a value from %g to %g %s" % (low, high, unit))
+
+    @property
+    def wavelength(self):
+        """Electron wavelength, angstrom."""
+        volts = self.voltage * 1e3
+        return 12.2643247 / np.sqrt(volts * (1.0 + 0.978466e-6 * volts))
+
+
+@dataclass(frozen=True, eq=False)
+class Ctf:
+    """CTF parameters of T tilts at the tomogram centre.
+
+    Parameters
+    ----------
+    optics : Optics
+    defocus_u, defocus_v : ndarray `(T,)`
+        Angstrom, underfocus positive.
+    angle : ndarray `(T,)`
+        Degrees from +x of the image: direction of defocus_u.
+    phase : ndarray `(T,)`, optional
+        Degrees of phase shift (phase plate).
+    bfactor : ndarray `(T,)`, optional
+        A^2; the image decays by exp(-B k^2 / 4).
+    scale : ndarray `(T,)`, optional
+        Factor of the amplitude; cos(tilt) by default where a caller needs one.
+
+    Raises
+    ------
+    InputError
+        If lengths differ, or a used value is not finite or not plausible. A tilt without a CTF has NaN defocus and
+        must be excluded (`measured`).
+    """
+
+    optics: Optics
+    defocus_u: np.ndarray
+    defocus_v: np.ndarray
+    angle: np.ndarray
+    phase: np.ndarray = None
+    bfactor: np.ndarray = None
+    scale: np.ndarray = None
+
+    def __post_init__(self):
+        n = len(np.atleast_1d(self.defocus_u))
+        for name in ("defocus_u", "defocus_v", "angle", "phase", "bfactor", "scale"):
+            value = getattr(self, name)
+            if value is None and name != "scale":
+                value = np.zeros(n)
+            if value is None:
+                continue
+            value = np.atleast_1d(np.array(value, np.float64))
+            if value.shape != (n,):
+                raise InputError("CTF", "%s has %d values for %d tilts" % (name, value.size, n), "Give one per tilt")
+            value.flags.writeable = False
+            object.__setattr__(self, name, value)
+        defocus = np.concatenate([self.defocus_u, self.defocus_v])
+        wrong = np.isfinite(defocus) & (np.abs(defocus) > 5e5)
+        if wrong.any():
+            raise InputError("CTF", "defocus %g A" % defocus[wrong][0], "Defocus is in angstrom, below 500000")
+
+    @property
+    def measured(self):
+        """`(T,)` of bool: tilts that have a CTF."""
+        return np.isfinite(self.defocus_u) & np.isfinite(self.defocus_v) & np.isfinite(self.angle)
+
+    @property
+    def n_tilts(self):
+        """Number of tilts T."""
+        return len(self.defocus_u)
+
+    def select(self, mask):
+        """Return the CTFs of the tilts where ``mask`` `(T,)` is true."""
+        names = ("defocus_u", "defocus_v", "angle", "phase", "bfactor", "scale")
+        return replace(self, **{k: getattr(self, k)[mask] for k in names if getattr(self, k) is not None})
+
+    def coefficients(self, kx, ky, depth_shift=0.0):
+        """Terms of the phase in cycles: ``gamma / (2 pi) = a + dz * b``.
+
+        Parameters
+        ----------
+        kx, ky : ndarray, broadcastable to `(...)`
+            Spatial frequency, 1/A, in the image frame.
+        depth_shift : float or ndarray `(T,)`
+            Angstrom added to the defocus.
+
+        Returns
+        -------
+        a : ndarray `(T, ...)`
+            Phase at the tilt's own defocus plus ``depth_shift``.
+        b : ndarray `(...)`
+            Change of the phase per angstrom of defocus.
+        """
+        lam = self.optics.wavelength
+        k2 = np.asarray(kx) ** 2 + np.asarray(ky) ** 2
+        shape = (-1,) + (1,) * k2.ndim
+        # k^2 cos 2(a - angle) written without an arctan: (kx^2 - ky^2) cos 2angle + 2 kx ky sin 2angle
+        twice = np.deg2rad(2 * self.angle).reshape(shape)
+        mean = (0.5 * (self.defocus_u + self.defocus_v) + depth_shift).reshape(shape)
+        half = (0.5 * (self.defocus_u - self.defocus_v)).reshape(shape)
+        along = (np.asarray(kx) ** 2 - np.asarray(ky) ** 2) * np.cos(twice) + 2 * np.asarray(kx) * ky * np.sin(twice)
+        cs = self.optics.cs * 1e7
+        constant = np.deg2rad(self.phase).reshape(shape) + np.arcsin(self.optics.amplitude_contrast)
+        gamma = (-np.pi * lam * (mean * k2 + half * along) + 0.5 * np.pi * cs * lam ** 3 * k2 ** 2 - constant)
+        return gamma / (2 * np.pi), -0.5 * lam * k2
+
+    def values(self, kx, ky, depth_shift=0.0):
+        """CTF without envelope. Frequencies `(...)` in 1/A; returns `(T, ...)`."""
+        a, _ = self.coefficients(kx, ky, depth_shift)
+        return -np.sin(2 * np.pi * a)
+
+
+def frequency_grid(shape, pixel_size):
+    """Frequencies of an rfft2.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the image.
+    pixel_size : float or (float, float)
+        Angstrom per pixel, or y and x.
+
+    Returns
+    -------
+    kx `(1, w//2+1)`, ky `(h, 1)` : ndarray
+        1/A.
+    """
+    py, px = np.broadcast_to(np.asarray(pixel_size, np.float64), (2,))
+    return np.fft.rfftfreq(shape[1], px)[None, :], np.fft.fftfreq(shape[0], py)[:, None]
+
+
+def alias_free_box(ctf, pixel_size, diameter, depth_range=0.0, margin=1.1):
+    """Smallest even box in which the CTF of the worst tilt is sampled without aliasing.
+
+    Parameters
+    ----------
+    ctf : Ctf
+        Of the tilts that are used.
+    pixel_size : float
+        Angstrom per pixel of the output.
+    diameter : float
+        Angstrom: extent of the particle.
+    depth_range : float
+        Angstrom: how far particles lie above or below the tomogram centre, at most.
+    margin : float
+        Factor on the delocalisation.
+
+    Returns
+    -------
+    int
+        Even box size, pixels.
+
+    Notes
+    -----
+    The signal of frequency k is displaced by ``|d gamma / d k| / 2 pi = |lambda dz k - Cs lambda^3 k^3|``; the box
+    must hold the diameter and the largest displacement on both sides (`spec`: aliasing-free size, with the largest
+    defocus over all tilts, astigmatism and depth included).
+    """
+    worst = np.nanmax(np.abs(np.concatenate([ctf.defocus_u, ctf.defocus_v]))) + abs(depth_range)
+    k = np.linspace(0, 0.5 / pixel_size, 1000)
+    lam, cs = ctf.optics.wavelength, ctf.optics.cs * 1e7
+    displacement = np.abs(lam * worst * k - cs * lam ** 3 * k ** 3).max()
+    return 2 * int(np.ceil((diameter + 2 * margin * displacement) / pixel_size / 2))

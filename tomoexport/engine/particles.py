@@ -1,0 +1,95 @@
+"""A set of particles: where they are, how they are turned, and everything else their table said."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import InputError
+from .poses import is_rotation
+
+
+@dataclass(frozen=True, eq=False)
+class ParticleSet:
+    """N particles in named tilt series.
+
+    Parameters
+    ----------
+    position : ndarray `(N, 3)`
+        Angstrom, xyz from the tomogram centre.
+    rotation : ndarray `(N, 3, 3)`
+        Takes the reference frame to the tomogram frame.
+    ts : ndarray `(N,)` of int
+        Index into ``ts_ids``.
+    ts_ids : tuple of str
+        Names of the tilt series.
+    uid : tuple of str
+        Unique name of each particle.
+    extra : dict of str to list of str
+        Columns of the source table as text, in their order, N values each.
+    oriented : bool
+        Whether the source gave orientations.
+
+    Raises
+    ------
+    InputError
+        If lengths differ, a coordinate is not finite, a matrix is no rotation, or a name occurs twice.
+    """
+
+    position: np.ndarray
+    rotation: np.ndarray
+    ts: np.ndarray
+    ts_ids: tuple
+    uid: tuple
+    extra: dict = field(default_factory=dict)
+    oriented: bool = True
+
+    def __post_init__(self):
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  frozen
+        put("position", np.array(self.position, np.float64).reshape(-1, 3))
+        n = len(self.position)
+        put("rotation", np.array(self.rotation, np.float64).reshape(-1, 3, 3))
+        put("ts", np.array(self.ts, np.int64).reshape(-1))
+        put("ts_ids", tuple(self.ts_ids))
+        put("uid", tuple(self.uid))
+        for name in ("rotation", "ts", "uid"):
+            if len(getattr(self, name)) != n:
+                raise InputError("particles", "%d %ss for %d positions" % (len(getattr(self, name)), name, n),
+                                 "Give one per particle")
+        for name, column in self.extra.items():
+            if len(column) != n:
+                raise InputError("column %s" % name, "%d values for %d particles" % (len(column), n),
+                                 "Give one per particle")
+        bad = np.flatnonzero(~np.isfinite(self.position).all(axis=1))
+        if len(bad):
+            raise InputError("particle %s" % self.uid[bad[0]], "its coordinates are not finite numbers (%d particles)"
+                             % len(bad), "Correct or remove the rows")
+        bad = np.flatnonzero(~is_rotation(self.rotation)) if n else []
+        if len(bad):
+            raise InputError("particle %s" % self.uid[bad[0]], "its matrix is no proper rotation (%d particles)"
+                             % len(bad), "Orientations must be orthonormal with determinant +1; mirror the map instead")
+        if len(set(self.uid)) != n:
+            seen = set()
+            twice = next(u for u in self.uid if u in seen or seen.add(u))
+            raise InputError("particle %s" % twice, "the name occurs more than once", "Give every particle its own name")
+        for name in ("position", "rotation", "ts"):
+            getattr(self, name).flags.writeable = False
+
+    def __len__(self):
+        return len(self.position)
+
+    def select(self, index):
+        """Return the particles at ``index`` (mask or indices)."""
+        index = np.arange(len(self))[index]
+        return ParticleSet(self.position[index], self.rotation[index], self.ts[index], self.ts_ids,
+                           tuple(self.uid[i] for i in index),
+                           {k: [v[i] for i in index] for k, v in self.extra.items()}, self.oriented)
+
+    def in_series(self, ts_id):
+        """Return the particles of one tilt series; none if it is unknown."""
+        if ts_id not in self.ts_ids:
+            return self.select(np.zeros(len(self), bool))
+        return self.select(self.ts == self.ts_ids.index(ts_id))
+
+    def names(self):
+        """Return the tilt series name of each particle, a list of N str."""
+        return [self.ts_ids[i] for i in self.ts]

@@ -1,0 +1,253 @@
+"""The options of every verb, once: command line, Scipion forms, job files and tables are made from them."""
+
+import json
+from dataclasses import MISSING, asdict, dataclass, field, fields
+
+import numpy as np
+
+from .errors import InputError
+
+
+def option(default, label, help, unit="", low=None, high=None, choices=None, advanced=False, kind=""):
+    """A dataclass field that knows how to present and to check itself.
+
+    ``kind`` is 'input' (an existing file), 'output' (a folder) or '' (a plain value); ``low`` and ``high`` are
+    inclusive limits.
+    """
+    return field(default=default, metadata=dict(label=label, help=help, unit=unit, low=low, high=high,
+                                                choices=choices, advanced=advanced, kind=kind))
+
+
+def _tomograms():
+    return option("", "Tomograms STAR", "RELION 5 tomograms.star that names the aligned tilt series.", kind="input")
+
+
+def _output():
+    return option("", "Output folder", "Folder for everything that is written; made if absent.", kind="output")
+
+
+def _hand(default=0):
+    return option(default, "Defocus handedness", "How defocus changes with depth (rlnTomoHand): 0 takes it from the "
+                  "tilt series, +1 or -1 overrules it. A wrong hand costs resolution in thick specimens.",
+                  choices=(0, 1, -1))
+
+
+def _invert():
+    return option(True, "Invert contrast", "Multiply the images by -1: particles, dark in the raw images, become "
+                  "bright, as RELION and averaging expect.")
+
+
+def _bad_pixels():
+    return option("error", "Pixels that are not numbers", "What to do with NaN or infinite pixels: refuse the tilt "
+                  "series, or fill them with the mean of the finite pixels around them.",
+                  choices=("error", "fill"), advanced=True)
+
+
+def _device():
+    return option("auto", "Device", "auto takes a GPU if a real kernel runs on it and otherwise the CPU, and says "
+                  "which; cpu or cuda:N insist.", advanced=True)
+
+
+def _threads():
+    return option(0, "Threads", "CPU threads; 0 takes all cores that the process may use.", low=0, high=4096,
+                  advanced=True)
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """A data set with a known truth."""
+
+    output: str = _output()
+    preset: str = option("demo", "Preset", "demo: two series of 41 tilts, one with x-tilt, both hands; tiny: 3 tilts of "
+                         "64 x 64 px; timing: one series of 41 tilts of 3838 x 3712 px.",
+                         choices=("demo", "tiny", "timing"))
+    particles: int = option(0, "Particles per series", "0 takes the preset's number.", low=0, high=10_000_000)
+    noise: float = option(-1.0, "Noise", "Standard deviation of the white noise in units of the signal's; a negative "
+                          "number takes the preset's.", low=-1.0, high=1e6)
+    seed: int = option(2026, "Seed", "Seed of the random numbers.", low=0, advanced=True)
+
+
+@dataclass(frozen=True)
+class ReconstructOptions:
+    """Whole tomograms by weighted back-projection."""
+
+    tomograms: str = _tomograms()
+    output: str = _output()
+    pixel_size: float = option(10.0, "Pixel size", "Pixel size of the tomograms; any number not below that of the "
+                               "images. The resolution is limited to twice this.", unit="A", low=0.01, high=1000.0)
+    size_x: int = option(0, "Tomogram size x", "Unbinned tomogram dimension across the tilt axis; 0 takes that of the "
+                         "tilt series.", unit="px", low=0, high=1_000_000)
+    size_y: int = option(0, "Tomogram size y", "Unbinned tomogram dimension along the tilt axis; 0 takes that of the "
+                         "tilt series.", unit="px", low=0, high=1_000_000)
+    size_z: int = option(0, "Tomogram thickness", "Unbinned tomogram dimension along the beam; 0 takes that of the tilt "
+                         "series.", unit="px", low=0, high=1_000_000)
+    invert: bool = _invert()
+    normalize: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation 1 "
+                             "first.")
+    halves: bool = option(False, "Odd and even tilts too", "Also write one tomogram from every second tilt and one from "
+                          "the others, in the same pass, for denoising.")
+    ctf: str = option("phaseflip", "CTF correction", "none; phaseflip: correct the sign per slab of equal defocus; "
+                      "wiener: the amplitude too.", choices=("phaseflip", "none", "wiener"))
+    dose_weighting: bool = option(True, "Weight by dose", "Damp the high frequencies of late tilts by exp(-dose k^2) "
+                                  "and every tilt by the cosine of its angle.")
+    hand: int = _hand()
+    bad_pixels: str = _bad_pixels()
+    device: str = _device()
+    threads: int = _threads()
+
+
+@dataclass(frozen=True)
+class SubtomoOptions:
+    """Sub-tomograms, each with its 3D CTF."""
+
+    tomograms: str = _tomograms()
+    particles: str = option("", "Particles STAR", "Particle table in any dialect of RELION 3, 4 and 5 or WarpTools.",
+                            kind="input")
+    output: str = _output()
+    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written, in the output "
+                       "folder.")
+    pixel_size: float = option(4.0, "Pixel size", "Pixel size of the sub-tomograms; any number not below that of the "
+                               "images.", unit="A", low=0.01, high=1000.0)
+    box: int = option(64, "Box size", "Side of the sub-tomograms, even. The CTF is applied in a larger box that holds "
+                      "it without aliasing; `check` shows how large.", unit="px", low=8, high=4096)
+    diameter: float = option(0.0, "Particle diameter", "Extent of the particle; outside it the volumes are normalised. "
+                             "0 takes 80 % of the box.", unit="A", low=0.0, high=1e5)
+    hand: int = _hand()
+    invert: bool = _invert()
+    normalize_input: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation 1 "
+                                   "first.")
+    normalize_output: bool = option(True, "Normalise sub-tomograms", "Bring the voxels outside the particle diameter to "
+                                    "mean 0 and standard deviation 1, as RELION demands.")
+    min_tilts: int = option(1, "Fewest tilts", "Particles whose centre is seen in fewer tilts are left out and listed.",
+                            low=1, high=100_000)
+    format: str = option("3.1", "STAR format", "Dialect of the output table. RELION 4 and 5 read either one with "
+                         "--ctf3d_not_squared.", choices=("3.1", "3.0"))
+    coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
+                                           "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
+                                           high=1000.0)
+    normalized: bool = option(False, "Coordinates are normalised", "Coordinates run from 0 to 1 over the tomogram.")
+    centre: str = option("relion", "Centre of the tomograms", "Which point of the tomogram coordinates are counted "
+                         "about: voxel N/2 (RELION, Warp, this program) or (N-1)/2 (IMOD).", choices=("relion", "imod"))
+    interpolation: str = option("kaiser-bessel", "Gridding", "How slices enter Fourier space; trilinear, twice "
+                                "oversampled, is what Warp does, slower and 9 times less accurate.",
+                                choices=("kaiser-bessel", "trilinear"), advanced=True)
+    float16: bool = option(False, "Half precision", "Write volumes as 16-bit floats (MRC mode 12), which RELION before "
+                           "version 4 cannot read.", advanced=True)
+    bad_pixels: str = _bad_pixels()
+    device: str = _device()
+    threads: int = _threads()
+
+
+@dataclass(frozen=True)
+class AverageOptions:
+    """CTF-weighted average of exported sub-tomograms, with half maps and FSC."""
+
+    particles: str = option("", "Particles STAR", "Table of sub-tomograms with 3D CTFs and orientations.", kind="input")
+    output: str = _output()
+    diameter: float = option(0.0, "Mask diameter", "Soft spherical mask of the FSC; 0 takes 80 % of the box.", unit="A",
+                             low=0.0, high=1e5)
+    reference: str = option("", "Known map", "Optional map of the same box and pixel size to compare the average with.",
+                            kind="input", advanced=True)
+    threads: int = _threads()
+
+
+VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
+         "average": AverageOptions}
+
+
+def flag(name):
+    """Command line spelling of an option's name."""
+    return "--" + name.replace("_", "-")
+
+
+def from_dict(verb, values):
+    """Build the options of a verb from plain values, as read from JSON.
+
+    Raises
+    ------
+    InputError
+        For a verb or an option that does not exist, or a value of the wrong kind or out of range.
+    """
+    if verb not in VERBS:
+        raise InputError("verb %s" % verb, "it does not exist", "Use one of " + ", ".join(sorted(VERBS)))
+    known = {f.name: f for f in fields(VERBS[verb])}
+    for name in values:
+        if name not in known:
+            raise InputError("option %s" % name, "%s has no such option" % verb, "Use " + ", ".join(sorted(known)))
+    converted = {name: _convert(known[name], value) for name, value in values.items()}
+    return check(VERBS[verb](**converted))
+
+
+def _convert(spec, value):
+    """Bring a value to the type of the option's default; strings are what a command line gives."""
+    kind = type(spec.default)
+    words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
+    try:
+        if kind is bool:
+            return value if isinstance(value, bool) else words[str(value).lower()]
+        if isinstance(value, bool) and kind is not str:
+            raise ValueError
+        if kind is int and int(value) != float(value):
+            raise ValueError
+        return kind(value)
+    except (TypeError, ValueError, KeyError):
+        name = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
+        raise InputError(flag(spec.name), "%r is not %s" % (value, name), "Correct the value") from None
+
+
+def check(options):
+    """Check every value against its limits; returns the options.
+
+    Raises
+    ------
+    InputError
+        Naming the option, its value and its limits.
+    """
+    for spec in fields(options):
+        value, meta = getattr(options, spec.name), spec.metadata
+        if meta["choices"] and value not in meta["choices"]:
+            raise InputError(flag(spec.name), "%r is not possible" % (value,),
+                             "Choose one of " + ", ".join(str(c) for c in meta["choices"]))
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if not np.isfinite(value):
+                raise InputError(flag(spec.name), "%r is not a number" % value, "Give a finite number")
+            if meta["low"] is not None and value < meta["low"] or meta["high"] is not None and value > meta["high"]:
+                raise InputError(flag(spec.name), "%g is out of range" % value,
+                                 "Give a value from %g to %s %s" % (meta["low"], meta["high"], meta["unit"]))
+    if getattr(options, "box", 0) % 2:
+        raise InputError("--box", "%d is odd" % options.box, "Give an even box size; %d is next" % (options.box + 1))
+    return options
+
+
+def to_dict(options):
+    """Plain values of the options, for JSON."""
+    return asdict(options)
+
+
+def add_arguments(parser, cls):
+    """Add one flag per option to an argparse parser."""
+    for spec in fields(cls):
+        meta = spec.metadata
+        text = meta["help"].replace("%", "%%")
+        if spec.default is not MISSING and spec.default != "":
+            text += " Default: %s%s." % (spec.default, " " + meta["unit"] if meta["unit"] else "")
+        common = dict(dest=spec.name, default=None, help=text)
+        if isinstance(spec.default, bool):
+            parser.add_argument(flag(spec.name), action="store_true", **common)
+            parser.add_argument("--no-" + flag(spec.name)[2:], action="store_false", dest=spec.name, default=None,
+                                help="The opposite of %s." % flag(spec.name))
+        else:
+            metavar = "{%s}" % ",".join(str(c) for c in meta["choices"]) if meta["choices"] else (
+                meta["unit"].upper() or type(spec.default).__name__.upper())
+            parser.add_argument(flag(spec.name), metavar=metavar, **common)
+
+
+def from_arguments(verb, namespace):
+    """Options of a verb from parsed command line flags; flags that were not given keep their defaults."""
+    names = [spec.name for spec in fields(VERBS[verb])]
+    return from_dict(verb, {n: getattr(namespace, n) for n in names if getattr(namespace, n, None) is not None})
+
+
+def dumps(verb, options, **more):
+    """Text of a job file."""
+    return json.dumps(dict(verb=verb, options=to_dict(options), **more), indent=1, sort_keys=True)
