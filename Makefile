@@ -1,0 +1,49 @@
+# tomoexport: `make demo` and `make test` are all that a fresh Debian or Ubuntu with git, make and Python needs.
+# PYTHON=/path/to/python chooses the Python (3.8 to 3.12; otherwise the best one found, 3.10 first).
+
+VENV ?= .venv
+PYTEST ?=
+DEMO ?=
+# The protocol test that runs on Python 3.8 too.
+ONE_PROTOCOL ?= TestTomoExportChain
+
+TESTS := tomoexport/tests
+RUNNER := $(TESTS)/test_scipion_runner.py
+RUN := VENV=$(VENV) tools/with-env
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test38 test-engine lint bench clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+env:  ## make the environment (.venv) with Scipion and the plugin, or keep it if nothing changed
+	@tools/environment.sh $(VENV)
+
+demo: env  ## simulate two tilt series and take them through the whole chain in a Scipion project
+	@$(RUN) python -m scipion python tools/demo.py $(DEMO)
+
+test: env  ## the whole suite (PYTEST="..." is handed on)
+	@$(RUN) python -m pytest $(PYTEST)
+
+test38:  ## engine, io, jobs and one protocol test on Python 3.8, which Scipion's installer brings
+	@PYTHON=$(PYTHON38) tools/environment.sh .venv38 3.8
+	@VENV=.venv38 tools/with-env python -m pytest $(TESTS)/test_package.py $(TESTS)/engine $(TESTS)/io $(TESTS)/jobs \
+		$(RUNNER)::test_scipion_loads_the_plugin "$(RUNNER)::test_protocols[$(ONE_PROTOCOL)]" $(PYTEST)
+
+test-engine:  ## everything that needs no Scipion, without Scipion, on numpy 2
+	@PYTHON=$(PYTHON_ENGINE) STACK=engine tools/environment.sh .venv-engine 3.12 3.11 3.10
+	@VENV=.venv-engine tools/with-env python -m pytest $(PYTEST)
+
+lint: env  ## ruff
+	@$(RUN) python -m ruff check .
+
+bench:  ## compare with warpylib on this computer (benchmarks/README.md)
+	@tools/environment.sh $(VENV)
+	@benchmarks/setup_peer.sh
+	@$(RUN) python benchmarks/bench_subtomo.py
+	@$(RUN) python benchmarks/bench_tomogram.py
+
+clean:  ## remove the environments, Scipion's folder with the demo project, and what tests left
+	rm -rf .venv .venv38 .venv-engine .scipion .pytest_cache .ruff_cache build dist *.egg-info benchmarks/.peer-venv
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
