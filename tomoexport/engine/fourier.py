@@ -1,0 +1,168 @@
+"""Fourier lengths, Fourier cropping and windows; every transform keeps single precision."""
+
+import numpy as np
+import scipy.fft
+
+from ..errors import InputError
+
+
+def fast_even(n):
+    """Smallest even length not below ``n`` whose transform is fast (no prime factor above 5)."""
+    n = int(np.ceil(n / 2))
+    while _largest_factor(n) > 5:
+        n += 1
+    return 2 * n
+
+
+def _largest_factor(n):
+    for p in (2, 3, 5):
+        while n % p == 0 and n > 1:
+            n //= p
+    return n if n > 1 else 1
+
+
+def rescale_lengths(n, ratio, tolerance=1e-4):
+    """Lengths between which a Fourier crop scales an image by a given ratio.
+
+    Parameters
+    ----------
+    n : int
+        Number of pixels.
+    ratio : float
+        Output pixel size over input pixel size, at least 1.
+    tolerance : float
+        Largest relative error of the ratio.
+
+    Returns
+    -------
+    padded, cropped : int
+        Both even and quick to transform; ``padded / cropped`` is the ratio within the tolerance, or as close to it as
+        padding by a quarter allows.
+    """
+    best = None
+    start = fast_even(n)
+    for padded in range(start, max(int(1.25 * n), start) + 2, 2):
+        if _largest_factor(padded // 2) > 7:
+            continue
+        cropped = 2 * int(round(padded / ratio / 2))
+        if cropped < 2:
+            continue
+        error = abs(padded / cropped / ratio - 1)
+        rough = _largest_factor(cropped // 2) > 13
+        key = (error > tolerance, rough, padded if error <= tolerance else error)
+        if best is None or key < best[0]:
+            best = (key, padded, cropped)
+        if error <= tolerance and not rough:
+            break
+    return best[1], best[2]
+
+
+def fourier_rescale(image, ratio, fft=scipy.fft):
+    """Scale an image to a larger pixel by cropping its transform; the centre N//2 stays the centre.
+
+    Parameters
+    ----------
+    image : ndarray `(h, w)` float32
+        Should fall off to 0 at its edges.
+    ratio : float
+        Output over input pixel size, at least 1.
+
+    Returns
+    -------
+    scaled : ndarray `(h', w')` float32
+        Even sides; mean values are kept.
+    true_ratio : (float, float)
+        The ratio really applied along y and x, within 1e-4 of the one asked for.
+
+    Raises
+    ------
+    InputError
+        If the ratio is below 1.
+    """
+    if ratio < 1 - 1e-6:
+        raise InputError("pixel size", "the output's is smaller than the images'", "Ask for at least the images' own")
+    if abs(ratio - 1) < 1e-6:
+        return image, (1.0, 1.0)
+    h, w = image.shape
+    (hp, ho), (wp, wo) = rescale_lengths(h, ratio), rescale_lengths(w, ratio)
+    padded = np.zeros((hp, wp), np.float32)
+    y, x = hp // 2 - h // 2, wp // 2 - w // 2
+    padded[y:y + h, x:x + w] = image
+    # Rows first: columns beyond the crop are dropped before the second pass.
+    half = fft.rfft(padded, axis=1)[:, :wo // 2]
+    full = fft.fft(half, axis=0, overwrite_x=True)
+    kept = np.zeros((ho, wo // 2 + 1), full.dtype)
+    m = ho // 2
+    kept[:m, :wo // 2] = full[:m]
+    kept[ho - m + 1:, :wo // 2] = full[hp - m + 1:]
+    scaled = fft.irfft2(kept, s=(ho, wo), overwrite_x=True)
+    scaled *= np.float32(ho * wo / (hp * wp))
+    # Keep what the image covered, an even number of pixels about the centre.
+    ny, nx = min(ho, 2 * int(np.ceil(h * ho / hp / 2))), min(wo, 2 * int(np.ceil(w * wo / wp / 2)))
+    y, x = ho // 2 - ny // 2, wo // 2 - nx // 2
+    return np.ascontiguousarray(scaled[y:y + ny, x:x + nx]), (hp / ho, wp / wo)
+
+
+def centre_crop(array, size, axes):
+    """Central part of the named axes, index N//2 staying the centre."""
+    index = [slice(None)] * array.ndim
+    for axis in axes:
+        start = array.shape[axis] // 2 - size // 2
+        index[axis] = slice(start, start + size)
+    return array[tuple(index)]
+
+
+def sphere(n, radius, edge=0.0, dtype=np.float32):
+    """Spherical mask about voxel n//2.
+
+    Parameters
+    ----------
+    n : int
+        Side of the cube.
+    radius : float
+        Voxels: where the mask starts to fall.
+    edge : float
+        Voxels: width of the raised-cosine edge; 0 is hard.
+
+    Returns
+    -------
+    ndarray `(n, n, n)`
+    """
+    axis = (np.arange(n) - n // 2) ** 2
+    r = np.sqrt(axis[:, None, None] + axis[None, :, None] + axis[None, None, :])
+    if edge <= 0:
+        return (r <= radius).astype(dtype)
+    return (0.5 + 0.5 * np.cos(np.pi * np.clip((r - radius) / edge, 0, 1))).astype(dtype)
+
+
+def taper(n, width):
+    """Window of ``n`` samples that rises from 0 by a raised cosine over ``width`` samples at both ends."""
+    distance = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
+    return (0.5 - 0.5 * np.cos(np.pi * np.clip(distance / max(width, 1e-9), 0, 1))).astype(np.float32)
+
+
+def shell_correlation(a, b):
+    """Fourier shell correlation of two cubes.
+
+    Parameters
+    ----------
+    a, b : ndarray `(n, n, n)`
+        Real, n even.
+
+    Returns
+    -------
+    ndarray `(n // 2 + 1,)`
+        Correlation of shell s, spatial frequency s / (n pixel_size).
+    """
+    n = a.shape[0]
+    fa, fb = scipy.fft.rfftn(a.astype(np.float32)), scipy.fft.rfftn(b.astype(np.float32))
+    k = np.fft.fftfreq(n, 1 / n)
+    kx = np.arange(n // 2 + 1)
+    shell = np.rint(np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + kx ** 2)).astype(int)
+    # The half-volume holds kx > 0 once; its mates count too.
+    weight = np.where((kx > 0) & (kx < n // 2), 2.0, 1.0) * np.ones(shell.shape)
+    inside = shell <= n // 2
+    total = lambda v: np.bincount(shell[inside], (weight * v)[inside], n // 2 + 1)  # noqa: E731
+    cross = total((fa * fb.conj()).real.astype(np.float64))
+    power = np.sqrt(total(np.abs(fa).astype(np.float64) ** 2) * total(np.abs(fb).astype(np.float64) ** 2))
+    return cross / np.maximum(power, 1e-300)

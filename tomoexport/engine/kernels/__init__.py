@@ -1,0 +1,32 @@
+"""The hot kernels, each written three times with one signature.
+
+`reference` is plain NumPy and the specification, `cpu` is Numba, `gpu` is CUDA through CuPy (source in
+`kernels.cu`). One parametrised test holds them together.
+
+============== =====================================================================================================
+crop           windows of the tilt images, one per particle and tilt
+modulate       CTF, envelope and sub-pixel shift applied to the transforms of those windows
+insert_slices  scatter of 2D transforms into a 3D Fourier grid with a Kaiser-Bessel kernel
+fold_grid      halo and Hermitian half of that grid brought together
+backproject    tilt images smeared back along the beam, single tilt axis
+backproject_general  the same for any geometry, x-tilt included
+============== =====================================================================================================
+"""
+
+import importlib
+
+NAMES = ("crop", "modulate", "insert_slices", "fold_grid", "backproject", "backproject_general")
+
+#: How the CTF enters: sign only (phase flip), once, or not at all.
+CTF_MODES = {"phaseflip": 0, "multiply": 1, "none": 2}
+
+#: Cells added around a Fourier grid so that no tap needs a bounds test; enough for kernels up to 6 cells wide.
+HALO = 3
+
+MODULES = {"numpy": "reference", "cpu": "cpu", "cuda": "gpu"}
+
+
+def implementation(backend):
+    """Return the module that implements the kernels for a backend, or for a backend's name."""
+    name = getattr(backend, "name", backend)
+    return importlib.import_module("." + MODULES[name], __name__)

@@ -1,0 +1,183 @@
+"""What happens to a tilt image before anything is cut out of it or projected back from it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.ndimage
+
+from ..errors import UnitError
+from .fourier import fourier_rescale, taper
+
+TAPER = 0.02  # of the shorter side, at least 8 pixels: where the images fall off to 0
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedStack:
+    """Tilt images of one series, ready for extraction.
+
+    Attributes
+    ----------
+    images : ndarray `(T, h, w)` float32
+        Mean 0, falling off to 0 at the edges; pixel N//2 is the image centre.
+    pixel_size : (float, float)
+        Angstrom per pixel along y and x; within 1e-4 of what was asked for.
+    empty : ndarray `(T,)` of bool
+        Images without any contrast, which must be left out.
+    filled : ndarray `(T,)` of int
+        Pixels that were no numbers and have been replaced.
+    """
+
+    images: np.ndarray
+    pixel_size: tuple
+    empty: np.ndarray
+    filled: np.ndarray
+
+    def position_px(self, xy):
+        """Turn angstrom from the image centre `(..., 2)` xy into pixels from the corner `(..., 2)` yx."""
+        h, w = self.images.shape[1:]
+        xy = np.asarray(xy, np.float64)
+        return np.stack([xy[..., 1] / self.pixel_size[0] + h // 2, xy[..., 0] / self.pixel_size[1] + w // 2], -1)
+
+
+def remove_plane(image):
+    """Subtract the least-squares plane from an image `(h, w)` float32, in place; returns the image."""
+    h, w = image.shape
+    y, x = np.arange(h) - (h - 1) / 2, np.arange(w) - (w - 1) / 2
+    rows, columns = image.mean(axis=1, dtype=np.float64), image.mean(axis=0, dtype=np.float64)
+    # On a regular grid the two slopes and the mean are independent.
+    slope_y = (rows @ y) / max(y @ y, 1e-300)
+    slope_x = (columns @ x) / max(x @ x, 1e-300)
+    image -= (rows.mean() + slope_y * y)[:, None].astype(np.float32)
+    image -= (slope_x * x).astype(np.float32)
+    return image
+
+
+def fill_bad_pixels(image):
+    """Replace pixels that are not finite by the mean of the finite ones near them.
+
+    Parameters
+    ----------
+    image : ndarray `(h, w)` float32
+        Changed in place.
+
+    Returns
+    -------
+    int
+        Number of replaced pixels.
+    """
+    bad = ~np.isfinite(image)
+    count = int(bad.sum())
+    if count and count < image.size:
+        image[bad] = 0
+        good = (~bad).astype(np.float32)
+        size = 2 * int(np.ceil(np.sqrt(scipy.ndimage.distance_transform_edt(bad).max() ** 2 + 9))) + 1
+        near = scipy.ndimage.uniform_filter(good, size)
+        mean = scipy.ndimage.uniform_filter(image, size) / np.maximum(near, 1e-6)
+        image[bad] = np.where(near > 1e-6, mean, image[~bad].mean(dtype=np.float64))[bad]
+    return count
+
+
+def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="error", item="tilt image"):
+    """Check, level, taper, rescale and normalise one tilt image.
+
+    Parameters
+    ----------
+    image : ndarray `(h, w)` float32
+        Changed in place.
+    ratio : float
+        Output over input pixel size, at least 1.
+    invert : bool
+        Multiply by -1.
+    normalize : bool
+        Divide by the standard deviation.
+    bad_pixels : {'error', 'fill'}
+        What to do with NaN and infinite pixels.
+    item : str
+        How errors name the image.
+
+    Returns
+    -------
+    scaled : ndarray `(h', w')` float32
+    true_ratio : (float, float)
+        Along y and x.
+    empty : bool
+        The image has no contrast.
+    filled : int
+        Number of replaced pixels.
+
+    Raises
+    ------
+    UnitError
+        If pixels are not finite and `bad_pixels` is 'error', or all of them are not.
+    """
+    filled = 0
+    if not np.isfinite(image.sum(dtype=np.float64)):
+        count = int((~np.isfinite(image)).sum())
+        if bad_pixels != "fill" or count == image.size:
+            raise UnitError(item, "%d of %d pixels are NaN or infinite" % (count, image.size),
+                            "Exclude the view, repair the image, or use --bad-pixels fill")
+        filled = fill_bad_pixels(image)
+    scale = np.abs(image).max()
+    remove_plane(image)
+    h, w = image.shape
+    empty = not image.std(dtype=np.float64) > 1e-6 * max(scale, 1e-30)
+    width = max(8.0, TAPER * min(h, w))
+    image *= taper(h, width)[:, None]
+    image *= taper(w, width)
+    scaled, true_ratio = fourier_rescale(image, ratio)
+    if empty:
+        scaled[:] = 0
+    else:
+        scaled -= np.float32(scaled.mean(dtype=np.float64))
+        factor = 1.0 / scaled.std(dtype=np.float64) if normalize else 1.0
+        scaled *= np.float32(-factor if invert else factor)
+    return scaled, true_ratio, empty, filled
+
+
+def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, normalize=True, bad_pixels="error",
+                  threads=1, progress=None):
+    """Prepare all images of a series.
+
+    Parameters
+    ----------
+    read : callable
+        ``read(t)`` gives image t as a float32 array `(h, w)` of its own.
+    items : sequence of str
+        How errors name the images; its length is their number T.
+    pixel_size_in, pixel_size_out : float
+        Angstrom.
+    invert, normalize, bad_pixels
+        As `prepare_image`.
+    threads : int
+        Images that are worked on at once.
+    progress : callable, optional
+        Called after each image.
+
+    Returns
+    -------
+    PreparedStack
+    """
+    from concurrent.futures import ThreadPoolExecutor
+    ratio = pixel_size_out / pixel_size_in
+
+    def one(t):
+        result = prepare_image(read(t), ratio, invert, normalize, bad_pixels, items[t])
+        if progress:
+            progress()
+        return result
+
+    first = one(0)
+    images = np.empty((len(items),) + first[0].shape, np.float32)
+    results = [first[1:]] + [None] * (len(items) - 1)
+    images[0] = first[0]
+
+    def store(t):
+        scaled, *rest = one(t)
+        images[t] = scaled
+        results[t] = rest
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(store, range(1, len(items))))
+    ratios = results[0][0]
+    return PreparedStack(images, (pixel_size_in * ratios[0], pixel_size_in * ratios[1]),
+                         np.array([r[1] for r in results]), np.array([r[2] for r in results]))

@@ -1,0 +1,244 @@
+"""Sub-tomograms with their 3D CTFs, made straight from the tilt images.
+
+For every particle and tilt a window is cut out of the tilt image, multiplied by the sign of the CTF and Warp's weight
+(`weights.envelope`) and divided by the density of slices there (`weights.slice_density`), all in a box that holds the
+CTF without aliasing; it is cropped to the output box and its transform enters a Fourier grid.  With the density on
+the slices, gridding is all that is left, and that is done with a Kaiser-Bessel kernel to 0.3 %.  The same weights
+times the CTF's modulus go through the same steps and give the 3D CTF, which so is the transfer function of the volume
+by construction: an exported object is the object filtered by its 3D CTF.
+
+Warp's own order of things (trilinear, twice oversampled, numerator over weights on the grid) is in `trilinear.py`.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .ctf import alias_free_box, frequency_grid
+from .fourier import centre_crop, fast_even, sphere
+from .gridding import deapodisation, grid_size, kernel_table
+from .kernels import CTF_MODES, implementation
+from .weights import envelope, slice_density
+
+
+@dataclass(frozen=True, eq=False)
+class SubtomoPlan:
+    """All that particles of one tilt series share.
+
+    Attributes
+    ----------
+    box, padded, grid : int
+        Output box, box in which the CTF is applied, side of the Fourier grid; even.
+    pixel_size : float
+        Angstrom of the output.
+    mode : int
+        How the CTF enters, `kernels.CTF_MODES`.
+    phase, slope, envelope : ndarray
+        As the kernel `modulate` takes them; on the device.
+    table : ndarray
+        Kernel weights; on the device.
+    """
+
+    box: int
+    padded: int
+    grid: int
+    pixel_size: float
+    mode: int
+    phase: object
+    slope: object
+    envelope: object
+    table: object
+
+
+def padded_box(box, ctf, pixel_size, diameter, depth_range=0.0, largest=None):
+    """Box in which the CTF is applied: the output box or, if larger, the alias-free one.
+
+    Parameters
+    ----------
+    box : int
+        Output box, pixels.
+    ctf : Ctf or None
+        Of the used tilts.
+    pixel_size, diameter, depth_range : float
+        Angstrom, as `ctf.alias_free_box`.
+    largest : int, optional
+        Side beyond which a window would hold nothing but padding.
+
+    Returns
+    -------
+    padded, needed : int
+        The box taken, and the one that would be alias-free.
+    """
+    needed = box if ctf is None else max(box, alias_free_box(ctf, pixel_size, diameter, depth_range))
+    taken = needed if largest is None else max(box, min(needed, largest))
+    return (box if taken == box else fast_even(taken)), needed
+
+
+def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weighting=True, mode="phaseflip"):
+    """Prepare what all particles of one tilt series share.
+
+    Parameters
+    ----------
+    geometry : TiltSeriesGeometry
+        Only the tilts that are used.
+    ctf : Ctf or None
+        Of the same tilts; None applies no CTF.
+    box, padded : int
+        Output box and CTF box, pixels, even.
+    pixel_size : float
+        Angstrom of the output.
+    backend : Backend
+    dose_weighting : bool
+        Weight by dose and tilt.
+    mode : str
+        One of `kernels.CTF_MODES`.
+
+    Returns
+    -------
+    SubtomoPlan
+    """
+    kx, ky = frequency_grid((padded, padded), pixel_size)
+    mode = CTF_MODES["none" if ctf is None else mode]
+    shape = (geometry.n_tilts, padded, padded // 2 + 1)
+    weight = envelope(geometry, kx ** 2 + ky ** 2, None if ctf is None else ctf.bfactor,
+                      None if ctf is None else ctf.scale, dose_weighting)
+    weight = weight / slice_density(geometry.matrix, (padded, padded), pixel_size, box * pixel_size)
+    if mode == CTF_MODES["none"]:
+        phase, slope = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
+    else:
+        phase, slope = ctf.coefficients(kx, ky)
+        phase = (phase - np.rint(phase)).astype(np.float32)
+        slope = slope.astype(np.float32)
+    grid = grid_size(box)
+    put = backend.to_device
+    return SubtomoPlan(box, padded, grid, pixel_size, mode, put(phase), put(slope), put(weight.astype(np.float32)),
+                       put(kernel_table(box, grid)))
+
+
+def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backend, correct=True):
+    """Reconstruct N particles.
+
+    Parameters
+    ----------
+    stack : ndarray `(T, h, w)` float32
+        Prepared tilt images; on the device.
+    plan : SubtomoPlan
+    position_px : ndarray `(N, T, 2)` float64
+        Where each particle is seen, pixels of the images from their corner, yx.
+    depth : ndarray `(N, T)`
+        Angstrom added to the defocus (hand times depth).
+    matrix : ndarray `(N, T, 2, 3)` or `(1, T, 2, 3)`
+        Image displacement of a displacement in the frame of the volume.
+    visible : ndarray `(N, T)` of bool
+        Tilts that show the particle; the others are absent from volume and CTF.
+    backend : Backend
+    correct : bool
+        False leaves out the CTF volumes (None is returned for them).
+
+    Returns
+    -------
+    volumes : ndarray `(N, box, box, box)` float32
+        Particle at voxel box//2; on the device.
+    transfer : ndarray `(N, box, box, box//2+1)` float32
+        3D CTF, FFT order, zero frequency at 0; on the device.
+    """
+    xp, kernels = backend.xp, implementation(backend)
+    data, weight = slices(stack, plan, position_px, depth, visible, backend)
+    # A frequency q of the window is the 3D frequency M^T q; in cells of the grid, q counts grid / box of them.
+    cells = np.ascontiguousarray(np.swapaxes(np.asarray(matrix, np.float64), -1, -2)) * (plan.grid / plan.box)
+    accumulated = kernels.insert_slices(data, weight, backend.to_device(cells), plan.table, plan.grid)
+    folded = kernels.fold_grid(accumulated, plan.grid)
+    volumes = _to_real(folded[0], plan, backend)
+    if not correct:
+        return volumes, None
+    psf = xp.fft.ifftshift(_to_real(folded[1], plan, backend), axes=(1, 2, 3))
+    transfer = backend.fft.rfftn(psf, axes=(1, 2, 3)).real
+    return volumes, xp.ascontiguousarray(transfer)
+
+
+def slices(stack, plan, position_px, depth, visible, backend):
+    """Windows of N particles, CTF and weights applied, cropped to the output box and transformed.
+
+    Parameters
+    ----------
+    stack, plan, position_px, depth, visible, backend
+        As `reconstruct_subtomos`.
+
+    Returns
+    -------
+    data : ndarray `(N, T, box, box//2+1)` complex64
+        Transforms about the particle, which has phase 0.
+    weight : ndarray `(N, T, box, box//2+1)` float32
+        Transfer function of those slices.
+    """
+    xp, fft, kernels = backend.xp, backend.fft, implementation(backend)
+    s, b = plan.padded, plan.box
+    corner = np.floor(np.asarray(position_px) + 0.5)
+    shift = (position_px - corner).astype(np.float32)
+    # Rounding to the nearest pixel, so that a window is displaced by half a pixel at most.
+    origin = (np.clip(corner, -2 ** 30, 2 ** 30) - s // 2).astype(np.int32)
+    put = backend.to_device
+    data = fft.rfft2(kernels.crop(stack, put(origin), s), axes=(2, 3))
+    weight = kernels.modulate(data, plan.phase, plan.slope, put(np.ascontiguousarray(depth, np.float32)), put(shift),
+                              plan.envelope, put(np.ascontiguousarray(visible)), plan.mode)
+    sign = xp.asarray(_checkerboard(b))
+    if s != b:
+        windows = fft.irfft2(data, s=(s, s), axes=(2, 3))
+        data = fft.rfft2(xp.ascontiguousarray(centre_crop(windows, b, (2, 3))), axes=(2, 3))
+        spread = fft.irfft2(weight.astype(xp.complex64), s=(s, s), axes=(2, 3))
+        # The transfer's point response sits on pixel 0: bring the crop's pixels together around it.
+        half = b // 2
+        rows = xp.concatenate([spread[:, :, :half], spread[:, :, s - half:]], axis=2)
+        spread = xp.concatenate([rows[..., :half], rows[..., s - half:]], axis=3)
+        weight = xp.ascontiguousarray(fft.rfft2(spread, axes=(2, 3)).real)
+    data *= sign
+    return data, weight
+
+
+def _checkerboard(n):
+    """Phase that moves the origin from pixel 0 to pixel n//2 of a box, n even; `(n, n//2+1)` float32."""
+    return np.where((np.arange(n)[:, None] + np.arange(n // 2 + 1)) % 2, -1, 1).astype(np.float32)
+
+
+def _to_real(grids, plan, backend):
+    """Inverse transform, de-apodise and crop Fourier grids `(N, grid, grid, grid//2+1)`; centre at box//2."""
+    xp = backend.xp
+    real = backend.fft.irfftn(grids, s=(plan.grid,) * 3, axes=(1, 2, 3))
+    half = plan.box // 2
+    index = xp.asarray(np.r_[plan.grid - half:plan.grid, 0:half])
+    for axis in (1, 2, 3):
+        real = xp.take(real, index, axis=axis)
+    factor = xp.asarray(deapodisation(plan.box, plan.grid))
+    real *= factor[:, None, None] * factor[:, None] * (np.float32((plan.grid / plan.box) ** 3) * factor)
+    return real
+
+
+def normalise_volume(volume, radius):
+    """Bring what lies outside a sphere to mean 0 and standard deviation 1, in place.
+
+    Parameters
+    ----------
+    volume : ndarray `(n, n, n)` float32
+    radius : float
+        Voxels.
+
+    Returns
+    -------
+    float
+        The factor applied; 0 if the outside has no contrast, when the volume is left as it is.
+
+    Raises
+    ------
+    ValueError
+        If no voxel lies outside.
+    """
+    n = volume.shape[0]
+    outside = volume[sphere(n, radius, dtype=bool) == 0]
+    if outside.size == 0:
+        raise ValueError("the sphere fills the box")
+    sd = outside.std(dtype=np.float64)
+    if not sd > 0:
+        return 0.0
+    volume -= np.float32(outside.mean(dtype=np.float64))
+    volume *= np.float32(1 / sd)
+    return 1 / sd

@@ -1,0 +1,124 @@
+"""How much each tilt, and each frequency of it, counts."""
+
+import numpy as np
+
+
+def envelope(geometry, frequency_squared, bfactor=None, scale=None, dose_weighting=True):
+    """Warp's weight of each tilt: ``exp(-dose k^2) cos(tilt)``.
+
+    Parameters
+    ----------
+    geometry : TiltSeriesGeometry
+        Of T tilts.
+    frequency_squared : ndarray `(...)`
+        k^2, 1/A^2.
+    bfactor : ndarray `(T,)`, optional
+        A^2, fitted per tilt: a further ``exp(-B k^2 / 4)``.
+    scale : ndarray `(T,)`, optional
+        Replaces the cosine.
+    dose_weighting : bool
+        False leaves the dose and the cosine out.
+
+    Returns
+    -------
+    ndarray `(T, ...)` float32
+
+    Notes
+    -----
+    `spec`: B = -4 dose enters as exp(B k^2 / 4).
+    """
+    shape = (-1,) + (1,) * np.ndim(frequency_squared)
+    exponent = np.zeros(geometry.n_tilts)
+    factor = np.ones(geometry.n_tilts)
+    if dose_weighting:
+        exponent = geometry.dose.copy()
+        factor = geometry.rotation[:, 2, 2] if scale is None else np.asarray(scale)
+    if bfactor is not None:
+        exponent = exponent + np.asarray(bfactor) / 4
+    return (factor.reshape(shape) * np.exp(-exponent.reshape(shape) * frequency_squared)).astype(np.float32)
+
+
+def slice_density(matrix, shape, pixel_size, extent):
+    """How many tilts share each frequency, counted on every tilt's own central slice.
+
+    Parameters
+    ----------
+    matrix : ndarray `(T, 2, 3)`
+        Image displacement of a displacement in space.
+    shape : (int, int)
+        Height and width of the image that is transformed.
+    pixel_size : float
+        Angstrom.
+    extent : float
+        Angstrom: size of the object; slices closer than 1 / extent carry the same information.
+
+    Returns
+    -------
+    ndarray `(T, h, w//2+1)` float32
+        At least 1 everywhere.
+
+    Notes
+    -----
+    A frequency q of tilt t is the 3D frequency ``M_t^T q``; its distance d from the plane of tilt t' counts
+    ``max(0, 1 - |d| extent)``, the triangle that linear gridding gives. The sum over t' is the density by which the
+    slice is divided, so that frequencies seen by many tilts are averaged and not added up.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    normal = np.cross(matrix[:, 0], matrix[:, 1])
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    ky = np.fft.fftfreq(shape[0], pixel_size)[:, None].astype(np.float32)
+    kx = np.fft.rfftfreq(shape[1], pixel_size)[None, :].astype(np.float32)
+    along = (np.einsum("tij,uj->tui", matrix, normal) * extent).astype(np.float32)  # (T, T', 2): d extent per 1/A
+    out = np.ones((len(matrix),) + shape[:1] + (shape[1] // 2 + 1,), np.float32)
+    for t in range(len(matrix)):
+        for u in range(len(matrix)):
+            if u != t:
+                distance = np.abs(along[t, u, 0] * kx + along[t, u, 1] * ky)
+                out[t] += np.maximum(np.float32(1) - distance, np.float32(0))
+    return out
+
+
+def exact_filter(tilt, frequency, thickness):
+    """Weights of weighted back-projection for the tilts that there are.
+
+    Parameters
+    ----------
+    tilt : ndarray `(T,)`
+        Degrees, of the used tilts.
+    frequency : ndarray `(U,)`
+        1/A, across the tilt axis.
+    thickness : float
+        Angstrom: extent of the object.
+
+    Returns
+    -------
+    ndarray `(T, U)`
+        1 / sum of the overlaps of slice t with all slices.
+
+    Notes
+    -----
+    Harauz and van Heel, Optik 73 (1986) 146: two slices at angle a overlap by ``sinc(thickness k sin a)``.
+    """
+    angle = np.deg2rad(np.asarray(tilt, np.float64))
+    sine = np.abs(np.sin(angle[:, None] - angle[None, :]))
+    overlap = np.sinc(thickness * np.abs(frequency)[None, None, :] * sine[:, :, None])
+    return 1.0 / np.maximum(overlap.sum(axis=1), 0.5)
+
+
+def odd_even_groups(tilt, used):
+    """Two halves of the tilts: every second used view in order of angle.
+
+    Parameters
+    ----------
+    tilt : ndarray `(T,)`
+    used : ndarray `(T,)` of bool
+
+    Returns
+    -------
+    ndarray `(T,)` of int32
+        0 for the first, third ... (odd), 1 for the others (even); excluded views have 0 too.
+    """
+    order = [i for i in np.argsort(tilt, kind="stable") if used[i]]
+    out = np.zeros(len(tilt), np.int32)
+    out[order[1::2]] = 1
+    return out
