@@ -1,0 +1,314 @@
+"""MRC files, read strictly and written whole.
+
+mrcfile interprets and makes the headers. The pixels are mapped and written here, in place: mrcfile would hold whole
+volumes in memory, or write through a memory map, where a full disk kills the process instead of raising an error.
+"""
+
+import os
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import mrcfile
+import mrcfile.mrcfile
+import mrcfile.utils
+import numpy as np
+
+from ..errors import InputError
+from .atomic import staged
+
+_HEADER_BYTES = 1024
+_IMOD_STAMP = 1146047817
+_HALF_MAX = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an MRC file says.
+
+    Attributes
+    ----------
+    path : str
+    shape : (int, int, int)
+        Sections, rows, columns.
+    dtype : numpy.dtype
+        Of the pixels in the file, with its byte order.
+    pixel_size : float
+        Angstrom along x; 0 where the header gives none.
+    mode : int
+        MRC mode.
+    offset : int
+        Bytes before the first pixel.
+    """
+
+    path: str
+    shape: tuple
+    dtype: np.dtype
+    pixel_size: float
+    mode: int
+    offset: int
+
+
+def read_header(path):
+    """Read and check the header of an MRC file of any extension and byte order.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    Header
+
+    Raises
+    ------
+    InputError
+        If the file is missing, empty, no MRC file, of a mode without real pixels, or shorter than its header says.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise InputError(path, "there is no such file", "Check the path, and that the disk is mounted")
+    size = os.path.getsize(path)
+    if size == 0:
+        raise InputError(path, "the file is empty (0 bytes), not an MRC", "Make or copy it again")
+    try:
+        with warnings.catch_warnings():
+            # An extended header of unusual length does not concern us: it is skipped.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            with mrcfile.mrcfile.MrcFile(path, header_only=True) as mrc:
+                header = mrc.header
+                dtype = mrcfile.utils.data_dtype_from_header(header)
+    except ValueError as error:
+        raise InputError(path, "not an MRC file (%s)" % error, "Give an uncompressed MRC file") from None
+    mode = int(header.mode)
+    if dtype.kind == "c":
+        raise InputError(path, "MRC mode %d holds complex numbers" % mode, "Give an image or volume of real numbers")
+    if mode == 0 and _unsigned_bytes(header):
+        dtype = np.dtype(np.uint8)
+    shape = tuple(int(n) for n in (header.nz, header.ny, header.nx))
+    if min(shape) < 1:
+        raise InputError(path, "its header gives %d x %d x %d pixels" % shape[::-1], "Make or copy it again")
+    axes = tuple(int(n) for n in (header.mapc, header.mapr, header.maps))
+    if axes not in ((1, 2, 3), (0, 0, 0)):
+        raise InputError(path, "its axes are stored in the order %d %d %d" % axes, "Rewrite it in the order x y z")
+    offset = _HEADER_BYTES + int(header.nsymbt)
+    expected = offset + dtype.itemsize * shape[0] * shape[1] * shape[2]
+    if size < expected:
+        raise InputError(path, "the file is truncated: %d bytes, expected %d for %d x %d x %d pixels"
+                         % ((size, expected) + shape[::-1]), "Make or copy it again")
+    pixel = float(header.cella.x) / int(header.mx) if header.mx > 0 and header.cella.x > 0 else 0.0
+    return Header(path, shape, dtype, pixel, mode, offset)
+
+
+def _unsigned_bytes(header):
+    """Whether IMOD wrote the bytes of mode 0 as 0 to 255, which it marks by a stamp and a cleared flag."""
+    stamp, flags = np.frombuffer(header.extra2.tobytes()[40:48], header.nx.dtype)
+    return stamp == _IMOD_STAMP and not flags & 1
+
+
+class Stack:
+    """Images of an open MRC file; made by `open_stack`, closed by `close` or as a context manager."""
+
+    def __init__(self, header):
+        self.header = header
+        self._map = np.memmap(header.path, header.dtype, "r", header.offset, header.shape)
+
+    def __len__(self):
+        return self.header.shape[0]
+
+    def read(self, index):
+        """Return section ``index``, counted from 0, as a float32 copy `(ny, nx)`.
+
+        Raises
+        ------
+        InputError
+            If the file has no such section.
+        """
+        if not 0 <= index < len(self):
+            raise InputError(self.header.path, "section %d is asked for, the file has %d" % (index + 1, len(self)),
+                             "Correct the image numbers of the table")
+        return np.array(self._map[index], np.float32)
+
+    def close(self):
+        """Release the file."""
+        self._map = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+def open_stack(path):
+    """Open an MRC file for reading section by section; errors are those of `read_header`. Returns `Stack`."""
+    return Stack(read_header(path))
+
+
+def read_volume(path, finite=True):
+    """Read a whole MRC file.
+
+    Parameters
+    ----------
+    path : str
+    finite : bool
+        Whether a pixel that is not a finite number is an error.
+
+    Returns
+    -------
+    array : ndarray `(nz, ny, nx)` float32
+    pixel_size : float
+        Angstrom.
+
+    Raises
+    ------
+    InputError
+        As `read_header`; and if a pixel is NaN or infinite, naming the section.
+    """
+    with open_stack(path) as stack:
+        array = np.empty(stack.header.shape, np.float32)
+        for index, section in enumerate(array):
+            section[:] = stack.read(index)
+            if finite and not np.isfinite(section).all():
+                raise InputError(path, "section %d holds pixels that are not finite numbers" % (index + 1),
+                                 "Make the file again, or mend these pixels")
+    return array, stack.header.pixel_size
+
+
+class VolumeWriter:
+    """Write an MRC file slab by slab; it appears under its name only when it is complete.
+
+    Use as a context manager; leaving it by an exception leaves a file that was there before as it was.
+
+    Parameters
+    ----------
+    path : str
+    shape : (int, int, int)
+        Sections, rows, columns.
+    pixel_size : float
+        Angstrom.
+    dtype : float32 or float16
+    kind : {'volume', 'stack', 'image'}
+        Volumes have space group 1 in the header, the others 0.
+    origin : (float, float, float)
+        Angstrom, xyz.
+    label : str
+        For the header; 80 characters.
+
+    Raises
+    ------
+    InputError
+        On leaving: if sections are missing, or float16 cannot hold the values' differences.
+    """
+
+    def __init__(self, path, shape, pixel_size, dtype=np.float32, kind="volume", origin=(0, 0, 0), label=""):
+        self.path, self.shape = os.fspath(path), tuple(int(n) for n in shape)
+        self.dtype = np.dtype(dtype)
+        self._header = dict(pixel_size=float(pixel_size), ispg={"volume": 1, "stack": 0, "image": 0}[kind],
+                            origin=origin, label=label or "tomoexport")
+        self._written = np.zeros(self.shape[0], bool)
+        self._low, self._high, self._sum, self._squares = np.inf, -np.inf, 0.0, 0.0
+
+    def __enter__(self):
+        self._context = self._staged()
+        self._context.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        return self._context.__exit__(*error)
+
+    @contextmanager
+    def _staged(self):
+        with staged(self.path) as temp:
+            header = self._new_header(temp)
+            with open(temp, "r+b") as self._file:
+                yield
+                self._finish(header)
+
+    def put(self, z0, slab):
+        """Write sections ``z0`` and following.
+
+        Parameters
+        ----------
+        z0 : int
+        slab : ndarray `(n, ny, nx)`
+            Each section may be written once.
+
+        Raises
+        ------
+        InputError
+            If a value is not finite or, for float16, too large.
+        """
+        slab = np.asarray(slab)
+        stop = z0 + len(slab)
+        if slab.shape[1:] != self.shape[1:] or not 0 <= z0 < stop <= self.shape[0] or self._written[z0:stop].any():
+            raise ValueError("%s: sections %d to %d of shape %s do not fit or are there already"
+                             % (self.path, z0, stop - 1, slab.shape[1:]))
+        self._file.seek(_HEADER_BYTES + z0 * self.dtype.itemsize * self.shape[1] * self.shape[2])
+        for z, section in enumerate(slab, z0):
+            low, high = float(section.min()), float(section.max())
+            if not (np.isfinite(low) and np.isfinite(high)):
+                raise InputError(self.path, "section %d to be written holds values that are not finite numbers"
+                                 % (z + 1), "This is a fault of the input data or of the program: nothing is written")
+            if self.dtype == np.float16 and max(-low, high) > _HALF_MAX:
+                raise InputError(self.path, "value %g does not fit float16, whose largest is %g"
+                                 % (high if high > _HALF_MAX else low, _HALF_MAX),
+                                 "Write float32, or normalise the data")
+            self._low, self._high = min(self._low, low), max(self._high, high)
+            self._sum += float(section.sum(dtype=np.float64))
+            self._squares += float(np.square(section, dtype=np.float64).sum())
+            self._file.write(np.ascontiguousarray(section, self.dtype))
+        self._written[z0:stop] = True
+
+    def _new_header(self, temp):
+        """Let mrcfile make a file of one pixel at ``temp``; return its header, changed to what is to be written."""
+        with mrcfile.new(temp, overwrite=True) as mrc:
+            mrc.set_data(np.zeros((1, 1, 1), self.dtype))
+            header = mrc.header.copy()
+        header.nz, header.ny, header.nx = header.mz, header.my, header.mx = self.shape
+        header.cella.z, header.cella.y, header.cella.x = [n * self._header["pixel_size"] for n in self.shape]
+        header.origin.x, header.origin.y, header.origin.z = self._header["origin"]
+        header.ispg = self._header["ispg"]
+        # mrcfile's own label holds the time: the same data shall give the same bytes.
+        header.label[0], header.nlabl = self._header["label"].encode("ascii", "replace")[:80], 1
+        return header
+
+    def _finish(self, header):
+        if not self._written.all():
+            raise InputError(self.path, "only %d of %d sections were computed" % (self._written.sum(), self.shape[0]),
+                             "Run the job again")
+        n = float(np.prod(self.shape, dtype=np.float64))
+        mean = self._sum / n
+        rms = np.sqrt(max(self._squares / n - mean ** 2, 0.0))
+        if self.dtype == np.float16 and rms < 16 * float(np.spacing(np.float16(abs(mean) + 3 * rms))) and rms > 0:
+            raise InputError(self.path, "float16 is too coarse for values of mean %g and deviation %g" % (mean, rms),
+                             "Write float32, or normalise the data")
+        header.dmin, header.dmax, header.dmean, header.rms = self._low, self._high, mean, rms
+        self._file.seek(0)
+        self._file.write(header.tobytes())
+
+
+def write(path, array, pixel_size, kind="volume", float16=False, origin=(0, 0, 0), label=""):
+    """Write an MRC file, atomically, in float32 or float16.
+
+    Parameters
+    ----------
+    path : str
+    array : ndarray `(nz, ny, nx)` or, for one image, `(ny, nx)`
+    pixel_size : float
+        Angstrom.
+    kind, origin, label
+        As in `VolumeWriter`.
+    float16 : bool
+        Half the size, for values up to 65504.
+
+    Raises
+    ------
+    InputError
+        If a value is not finite, or float16 cannot hold the values.
+    """
+    array = np.asarray(array)
+    array = array[None] if array.ndim == 2 else array
+    dtype = np.float16 if float16 else np.float32
+    with VolumeWriter(path, array.shape, pixel_size, dtype, kind, origin, label) as writer:
+        writer.put(0, array)

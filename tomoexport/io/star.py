@@ -1,0 +1,394 @@
+"""STAR files: every value is text until a number is asked for.
+
+emtable parses and writes the tables. Alone it drops duplicate columns, reads a table up to its first blank line or
+comment, decides from the first row whether values may be quoted, takes a value that begins with ``data_`` for the
+next table, and writes values with spaces unquoted. So each block passes a check first that counts lines and values,
+and lines that emtable would misread reach it masked.
+"""
+
+import os
+import re
+from array import array
+from itertools import chain
+
+import emtable
+import numpy as np
+
+from ..errors import InputError
+from .atomic import staged
+
+_VALUE = re.compile(r"""\s*(?:"(.*?)"(?=\s|$)|'(.*?)'(?=\s|$)|(\S+))""")
+_QUOTED = re.compile(r"""\s|^["'#_$]|^data_|^loop_|^save_|^global_|^stop_|^$""", re.IGNORECASE)
+_ENCODING = dict(encoding="utf-8", errors="surrogateescape")
+
+
+class Table:
+    """One block of a STAR file.
+
+    Attributes
+    ----------
+    name : str
+        Of the block, without ``data_``.
+    columns : list of str
+        Labels, without the leading underscore.
+    rows : list of list of str
+        Values as text, one list per row; a block without loop has one row.
+    is_list : bool
+        Whether it is a block without loop.
+    """
+
+    def __init__(self, name, columns, rows, is_list=False, path="", lines=()):
+        self.name, self.columns, self.rows, self.is_list = name, list(columns), rows, is_list
+        self._path, self._lines = path, lines
+
+    @classmethod
+    def from_columns(cls, name, columns, is_list=False):
+        """Make a table of ``columns``, a dict of label to sequence of N values (numbers, bool or str)."""
+        texts = [[as_text(v) for v in (values.tolist() if isinstance(values, np.ndarray) else values)]
+                 for values in columns.values()]
+        if len({len(values) for values in texts}) > 1:
+            raise ValueError("columns of different length: %s" % {k: len(v) for k, v in columns.items()})
+        return cls(name, list(columns), [list(row) for row in zip(*texts)], is_list)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def has(self, *columns):
+        """Tell whether all these columns are there."""
+        return all(column in self.columns for column in columns)
+
+    def where(self, row=None):
+        """Name the table, or one row of it, for a message."""
+        if row is not None and len(self._lines):
+            return "%s:%d" % (self._path, self._lines[row])
+        place = "%s, data_%s" % (self._path, self.name) if self._path else "data_%s" % self.name
+        return place if row is None or self.is_list else "%s, row %d" % (place, row + 1)
+
+    def text(self, column, default=None):
+        """Return a column as a list of N str.
+
+        Parameters
+        ----------
+        column : str
+        default : str, optional
+            Value of all rows if there is no such column.
+
+        Raises
+        ------
+        InputError
+            If there is no such column and no default.
+        """
+        if column in self.columns:
+            index = self.columns.index(column)
+            return [row[index] for row in self.rows]
+        if default is None:
+            raise InputError(self.where(), "there is no column %s" % column,
+                             "The columns are: %s" % (", ".join(self.columns) or "none"))
+        return [default] * len(self)
+
+    def float(self, column, default=None):
+        """Return a column as ndarray `(N,)` of float64; NaN and infinities pass. As `text` otherwise."""
+        return self._typed(column, default, np.float64, _number, "a number")
+
+    def int(self, column, default=None):
+        """Return a column as ndarray `(N,)` of int64; ``2.0`` passes, ``2.5`` does not. As `text` otherwise."""
+        return self._typed(column, default, np.int64, _integer, "an integer")
+
+    def bool(self, column, default=None):
+        """Return a column of 0 and 1 as ndarray `(N,)` of bool. As `text` otherwise."""
+        return self._typed(column, default, bool, _truth, "0 or 1")
+
+    def _typed(self, column, default, dtype, convert, wanted):
+        if default is not None and column not in self.columns:
+            return np.full(len(self), default, dtype)
+        values = self.text(column)
+        try:
+            return np.array([convert(value) for value in values], dtype)
+        except ValueError:
+            for row, value in enumerate(values):
+                try:
+                    convert(value)
+                except ValueError:
+                    raise InputError(self.where(row), "%s is '%s', not %s" % (column, value, wanted),
+                                     "Correct the value") from None
+            raise
+
+
+def _number(text):
+    if "_" in text:
+        raise ValueError(text)
+    return float(text)
+
+
+def _integer(text):
+    value = _number(text)
+    if value != value // 1:
+        raise ValueError(text)
+    return int(value)
+
+
+def _truth(text):
+    value = _integer(text)
+    if value not in (0, 1):
+        raise ValueError(text)
+    return value
+
+
+class StarFile:
+    """The tables of one STAR file.
+
+    Attributes
+    ----------
+    path : str
+    blocks : list of str
+        Names of the blocks in their order.
+    """
+
+    def __init__(self, path, tables):
+        self.path, self._tables = path, {table.name: table for table in tables}
+
+    @property
+    def blocks(self):
+        return list(self._tables)
+
+    def __iter__(self):
+        return iter(self._tables.values())
+
+    def table(self, name):
+        """Return the table of this name.
+
+        Raises
+        ------
+        InputError
+            If there is none.
+        """
+        if name not in self._tables:
+            raise InputError(self.path, "there is no block data_%s" % name,
+                             "The blocks are: %s" % ", ".join("data_" + block for block in self.blocks))
+        return self._tables[name]
+
+    def find(self, *names):
+        """Return the first table that has one of these names, or None."""
+        return next((self._tables[name] for name in names if name in self._tables), None)
+
+
+def read(path):
+    """Read a STAR file.
+
+    Quoted values, comments, blank lines, a byte order mark, CRLF line ends and a last line without end are understood;
+    columns that are not known are kept.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    StarFile
+
+    Raises
+    ------
+    InputError
+        Naming file and line: missing file, no STAR file, block or column that occurs twice, row of wrong length.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise InputError(path, "there is no such file", "Check the path")
+    with open(path, "rb") as handle:
+        if b"\0" in handle.read(4096):
+            raise InputError(path, "it is a binary file, not a STAR file", "Give a text file with data_ blocks")
+    encoding = dict(_ENCODING, encoding="utf-8-sig")
+    with open(path, **encoding) as handle:
+        tables = list(_Parser(path, handle).tables())
+    if not tables:
+        raise InputError(path, "it holds no data_ block", "Give a STAR file")
+    return StarFile(path, tables)
+
+
+class _Parser:
+    """Takes a STAR file apart into blocks, and lets emtable read each of them."""
+
+    def __init__(self, path, handle):
+        self._path = path
+        self._lines = ((number, line) for number, line in enumerate(map(str.strip, handle), 1)
+                       if line and line[0] != "#")
+        self._next()
+
+    def _next(self):
+        self._number, self._line = next(self._lines, (None, None))
+
+    def _error(self, cause, remedy="Correct the file"):
+        return InputError("%s:%d" % (self._path, self._number), cause, remedy)
+
+    def tables(self):
+        seen = {}
+        while self._line is not None:
+            name = _block_name(self._line)
+            if name is None:
+                raise self._error("'%s' stands before the first data_ block" % self._line[:40], "Give a STAR file")
+            if name in seen:
+                raise self._error("block data_%s occurs again; it is in line %d already" % (name, seen[name]),
+                                  "Remove or rename one of them")
+            seen[name] = self._number
+            self._next()
+            yield self._table(name)
+
+    def _table(self, name):
+        head, columns, is_list = self._head()
+        numbers = array("Q")
+        if not columns:
+            return Table(name, [], [], is_list)
+        self._masked = any(map(_is_masked, head))
+        feed = chain(["data_"], head, self._rows(columns, is_list, numbers))
+        reader = emtable.Table.Reader(_Lines(feed), guessType=False)
+        rows = [list(row) for row in reader]
+        if self._masked:
+            rows = [[_unmask(value) for value in row] for row in rows]
+        return Table(name, columns, rows, is_list, self._path, numbers)
+
+    def _head(self):
+        """Read up to the first row. Returns the lines for emtable, the labels, and whether there is no loop."""
+        head, columns, is_list = [], [], True
+        while self._line is not None:
+            if self._line.lower() == "loop_":
+                if head:
+                    raise self._error("a second loop_ in one block", "Give each table a block of its own")
+                is_list = False
+                head.append("loop_")
+            elif self._line[0] == "_":
+                values = _split(self._line)
+                if not is_list and len(values) > 1 and values[1][0] != "#":
+                    break
+                label = self._label(values[0], columns)
+                columns.append(label)
+                if is_list and (len(values) < 2 or len(values) > 2 and values[2][:1] != "#"):
+                    raise self._error("%s has %d values, expected 1" % (label, len(values) - 1))
+                head.append("_%s %s" % (label, _mask(values[1])) if is_list else "_" + label)
+            else:
+                break
+            self._next()
+        return head, columns, is_list
+
+    def _label(self, text, columns):
+        label = text[1:]
+        if label in columns:
+            raise self._error("column %s occurs twice" % label, "Remove or rename one of the two")
+        # emtable makes a Python name of each label.
+        if not label.isidentifier() or label[0] == "_":
+            raise self._error("'%s' is no column label" % text, "Labels are letters and digits, as in _rlnTomoName")
+        return label
+
+    def _rows(self, columns, is_list, numbers):
+        """Yield the rows of a loop up to the next block, checked, in a form that emtable's splitting leaves whole."""
+        n = len(columns)
+        while self._line is not None and _block_name(self._line) is None:
+            if is_list:
+                raise self._error("'%s' stands outside of a loop" % self._line[:40], "Put loop_ before the columns")
+            line = self._line
+            if '"' in line or "'" in line or line[0] == "_" or line[:5] == "data_" or len(line.split()) != n:
+                values = _split(line)
+                if len(values) > n and values[n][:1] == "#":
+                    del values[n:]
+                if len(values) != n:
+                    raise self._error("the row has %d values for %d columns" % (len(values), n),
+                                      "Values with spaces need quotes; an empty one is written \"\"")
+                line = " ".join(map(_mask, values))
+                self._masked = True
+            numbers.append(self._number)
+            self._next()
+            yield line
+
+
+class _Lines:
+    """The one method of a file that emtable's reader calls."""
+
+    def __init__(self, lines):
+        self._lines = lines
+
+    def readline(self):
+        return next(self._lines, "")
+
+
+def _block_name(line):
+    """Name of the block that this line begins, None if it begins none."""
+    if line[:5].lower() != "data_":
+        return None
+    words = line.split()
+    return words[0][5:] if len(words) == 1 or words[1][0] == "#" else None
+
+
+def _split(line):
+    return [next(group for group in match.groups() if group is not None) for match in _VALUE.finditer(line)]
+
+
+# A masked character is its code point in a private plane of Unicode; the plane's first stands for an empty value.
+_PLANE = 0xF0000
+_MASKABLE = re.compile(r"""[\s"']|^.""")
+_MASKED = re.compile("[\U000F0000-\U000FFFFD]")
+
+
+def _mask(value):
+    """Hide blanks, quotes and the first character from emtable."""
+    return _MASKABLE.sub(lambda match: chr(_PLANE + ord(match.group())), value) if value else chr(_PLANE)
+
+
+def _unmask(value):
+    return _MASKED.sub(lambda match: chr(ord(match.group()) - _PLANE), value) if value != chr(_PLANE) else ""
+
+
+def _is_masked(text):
+    return _MASKED.search(text) is not None
+
+
+def as_text(value):
+    """Text of a value: floats exact and with a point or exponent, bool as 0 or 1, str as it is."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (bool, np.bool_)):
+        return "1" if value else "0"
+    if isinstance(value, (int, np.integer)):
+        return str(int(value))
+    return repr(float(value))
+
+
+def _quote(value):
+    """Quote a value where a reader would need it."""
+    if not _QUOTED.search(value):
+        return value
+    for quote in "\"'":
+        if "\n" not in value and not re.search(quote + r"(\s|$)", value):
+            return quote + value + quote
+    raise InputError("value %r" % value, "a STAR file cannot hold it", "Remove line ends and quotes from the name")
+
+
+def write(path, tables, comment=""):
+    """Write a STAR file, atomically.
+
+    Parameters
+    ----------
+    path : str
+    tables : list of Table
+    comment : str
+        Lines for the top of the file.
+
+    Raises
+    ------
+    InputError
+        If a block name holds a space, or a value a line end or both kinds of quotes.
+    """
+    with staged(path) as temp, open(temp, "w", newline="\n", **_ENCODING) as handle:
+        handle.write("".join("# %s\n" % line for line in comment.splitlines()))
+        for table in tables:
+            if re.search(r"\s", table.name):
+                raise InputError("block data_%s" % table.name, "its name holds a space", "Give a name without spaces")
+            writer = emtable.Table.Writer(handle)
+            writer.writeTableName(table.name)
+            rows = ([_quote(value) for value in row] for row in table.rows)
+            if table.is_list:
+                for row in rows:
+                    writer.writeSingleRow(emtable.Table(columns=table.columns).Row(*row))
+                continue
+            writer.writeHeader([emtable.Table.Column(column) for column in table.columns])
+            for row in rows:
+                writer.writeRowValues(row)
+            writer.writeNewline()
