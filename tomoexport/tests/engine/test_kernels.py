@@ -1,0 +1,135 @@
+"""The three implementations of every kernel agree, and the CUDA source compiles."""
+
+import ctypes
+import glob
+import importlib.util
+import os
+
+import numpy as np
+import pytest
+
+from tomoexport.engine.gridding import grid_size, kernel_table
+from tomoexport.engine.kernels import NAMES, gpu, implementation, reference
+from tomoexport.tests.engine import shim
+
+TOLERANCE = 1e-5  # of the reference's rms
+
+
+def have_gpu():
+    try:
+        import cupy
+        return cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:
+        return False
+
+
+@pytest.fixture(scope="session")
+def shim_runtime(tmp_path_factory):
+    return shim.ShimRuntime(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(params=["numpy", "cpu", "cuda-source-on-cpu", "cuda"])
+def kernels(request, monkeypatch):
+    if request.param == "cuda-source-on-cpu":
+        if not shim.compiler():
+            pytest.skip("no C++ compiler: install g++ to compile the CUDA source for the CPU")
+        runtime = request.getfixturevalue("shim_runtime")
+        monkeypatch.setattr(gpu, "runtime", lambda: runtime)
+        return gpu, np
+    if request.param == "cuda":
+        if not have_gpu():
+            pytest.skip("no CUDA GPU with CuPy on this machine")
+        import cupy
+        return gpu, cupy
+    return implementation(request.param), np
+
+
+def cases():
+    """Arguments of every kernel: odd and even sizes, windows that leave the image, particles apart and together."""
+    rng = np.random.default_rng(5)
+    normal = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+    n, t, s = 3, 5, 16
+    spectrum = lambda: (normal(n, t, s, s // 2 + 1) + 1j * normal(n, t, s, s // 2 + 1)).astype(np.complex64)  # noqa
+    origin = rng.integers(-30, 55, (n, t, 2)).astype(np.int32)
+    out = [("crop", (normal(t, 41, 50), origin, 16)), ("crop", (normal(t, 12, 9), origin, 20))]
+    half = (s, s // 2 + 1)
+    for mode in (0, 1, 2):
+        out.append(("modulate", (spectrum(), rng.uniform(-.5, .5, (t,) + half).astype(np.float32),
+                                 rng.uniform(-1e-3, 1e-3, half).astype(np.float32),
+                                 rng.uniform(-1000, 1000, (n, t)).astype(np.float32),
+                                 rng.uniform(-.5, .5, (n, t, 2)).astype(np.float32),
+                                 rng.uniform(0, 1, (t,) + half).astype(np.float32), rng.random((n, t)) > .2, mode)))
+    grid = grid_size(s)
+    for count in (1, n):
+        planes = np.linalg.qr(rng.standard_normal((count, t, 3, 3)))[0][..., :2]
+        out.append(("insert_slices", (spectrum(), normal(n, t, *half), np.ascontiguousarray(planes) * (grid / s),
+                                      np.array(kernel_table(s, grid)), grid)))
+    cells = reference.insert_slices(*out[-1][1])
+    out.append(("fold_grid", (cells, grid)))
+    position, slab = rng.uniform(-.6, .6, (t, 3)), rng.uniform(-.1, .1, (t, 3))
+    position[:, 0], slab[:, 0] = 12, 1
+    group = np.array([0, 1, 0, 1, 1], np.int32)
+    out.append(("backproject", (normal(t, 3, 30, 20), position, slab, group, 2, 9, 24)))
+    matrix, slab = rng.uniform(-.6, .6, (t, 2, 4)), rng.uniform(-.1, .1, (t, 4))
+    matrix[..., 3], slab[:, 3] = 12, 1
+    out.append(("backproject_general", (normal(t, 3, 30, 22), matrix, slab, group, 2, (6, 13, 14))))
+    return out
+
+
+def tensors(values, xp):
+    return [xp.asarray(v.copy()) if isinstance(v, np.ndarray) else v for v in values]
+
+
+@pytest.mark.parametrize("index", range(len(cases())), ids=lambda i: "%s-%d" % (cases()[i][0], i))
+def test_kernel_agrees_with_reference(kernels, index):
+    module, xp = kernels
+    name, arguments = cases()[index]
+    expected_arguments, arguments = tensors(arguments, np), tensors(arguments, xp)
+    expected = getattr(reference, name)(*expected_arguments)
+    got = getattr(module, name)(*arguments)
+    pairs = list(zip(expected, got)) if isinstance(expected, tuple) else [(expected, got)]
+    if name == "modulate":  # changes its first argument
+        pairs.append((expected_arguments[0], arguments[0]))
+    for a, b in pairs:
+        b = b.get() if hasattr(b, "get") else b
+        assert b.dtype == a.dtype and b.shape == a.shape
+        assert np.abs(a - b).max() <= TOLERANCE * np.sqrt(np.mean(np.abs(a) ** 2))
+
+
+def test_every_kernel_is_compared():
+    assert {name for name, _ in cases()} == set(NAMES)
+
+
+def nvrtc_library():
+    """Path of NVRTC from the CUDA toolkit or its pip package, or None."""
+    places = []
+    for package in ("nvidia.cuda_nvrtc", "nvidia.cu13"):
+        try:
+            spec = importlib.util.find_spec(package)
+        except ModuleNotFoundError:
+            continue
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            places += glob.glob(os.path.join(root, "lib", "libnvrtc.so*"))
+    return next(iter(sorted(p for p in places if "builtins" not in p)), None)
+
+
+def test_cuda_source_compiles_with_nvrtc():
+    path = nvrtc_library()
+    if path is None:
+        pytest.skip("NVRTC is not installed: pip install nvidia-cuda-nvrtc-cu12")
+    nvrtc = ctypes.CDLL(path)
+    program = ctypes.c_void_p()
+    text = gpu.SOURCE.read_bytes()
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None) == 0
+    options = (ctypes.c_char_p * 2)(b"--gpu-architecture=compute_75", b"--std=c++11")
+    status = nvrtc.nvrtcCompileProgram(program, 2, options)
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    message = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, message)
+    assert status == 0, message.value.decode()
+    nvrtc.nvrtcGetPTXSize(program, ctypes.byref(size))
+    ptx = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetPTX(program, ptx)
+    for name in NAMES:
+        assert b".entry " + name.encode() in ptx.raw
