@@ -8,6 +8,7 @@ from pyworkflow.utils import Environ
 class Plugin(pwem.Plugin):
     """A plugin without external programs: all it runs is this package."""
 
+    _url = ""
     # Scipion takes the plugin's name and folder from the package that this class says it lives in.
     __module__ = "tomoexport"
 

@@ -14,6 +14,10 @@ stack=${STACK:-scipion}
 
 say() { printf '%s\n' "$*" >&2; }
 
+case $stack$root in
+    scipion*[[:space:]]*) say "Scipion cannot run from a folder with a space in its path: move $root."; exit 1 ;;
+esac
+
 # Print the version (3.10) of a Python that starts; nothing for one that does not (a pyenv shim without that version).
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 
@@ -117,16 +121,16 @@ fi
 version=$(version_of "$python")
 constraints=requirements/py$version.txt
 
-say "Making $venv with $python (Python $version); this takes a minute or two, and about 1.2 GB."
+say "Making $venv with $python (Python $version): a minute or two, up to 1.2 GB."
 "$python" -m venv --clear "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
-pip install -q -c "$constraints" pip setuptools wheel
+pip install -qq -c "$constraints" pip setuptools wheel
 if [ "$stack" = engine ]; then
-    pip install -q "numpy>=2" scipy mrcfile emtable numba matplotlib pytest
-    pip install -q --no-build-isolation --no-deps -e .
+    pip install -qq "numpy>=2" scipy mrcfile emtable numba matplotlib pytest
+    pip install -qq --no-build-isolation --no-deps -e .
 else
-    pip install -q -c "$constraints" scipion-app
-    pip install -q -c "$constraints" --no-build-isolation -e ".[test,dev]"
+    pip install -qq -c "$constraints" scipion-app
+    pip install -qq -c "$constraints" --no-build-isolation -e ".[test,dev]"
 fi
 stamp_of "$version" > "$venv/.stamp"
 say "$venv is ready."
