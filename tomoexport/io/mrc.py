@@ -19,7 +19,6 @@ from .atomic import staged
 
 _HEADER_BYTES = 1024
 _IMOD_STAMP = 1146047817
-_HALF_MAX = float(np.finfo(np.float16).max)
 
 
 @dataclass(frozen=True)
@@ -237,7 +236,7 @@ class VolumeWriter:
         Raises
         ------
         InputError
-            If a value is not finite or, for float16, too large.
+            If a value is not finite, or too large for the type.
         """
         slab = np.asarray(slab)
         stop = z0 + len(slab)
@@ -246,19 +245,25 @@ class VolumeWriter:
                              % (self.path, z0, stop - 1, slab.shape[1:]))
         self._file.seek(_HEADER_BYTES + z0 * self.dtype.itemsize * self.shape[1] * self.shape[2])
         for z, section in enumerate(slab, z0):
-            low, high = float(section.min()), float(section.max())
+            with np.errstate(over="ignore"):
+                stored = np.ascontiguousarray(section, self.dtype)
+            values = stored.astype(np.float32, copy=False)
+            low, high = float(values.min()), float(values.max())
             if not (np.isfinite(low) and np.isfinite(high)):
-                raise InputError(self.path, "section %d to be written holds values that are not finite numbers"
-                                 % (z + 1), "This is a fault of the input data or of the program: nothing is written")
-            if self.dtype == np.float16 and max(-low, high) > _HALF_MAX:
-                raise InputError(self.path, "value %g does not fit float16, whose largest is %g"
-                                 % (high if high > _HALF_MAX else low, _HALF_MAX),
-                                 "Write float32, or normalise the data")
+                raise self._unfit(z, section)
             self._low, self._high = min(self._low, low), max(self._high, high)
-            self._sum += float(section.sum(dtype=np.float64))
-            self._squares += float(np.square(section, dtype=np.float64).sum())
-            self._file.write(np.ascontiguousarray(section, self.dtype))
+            self._sum += float(values.sum(dtype=np.float64))
+            self._squares += float(np.square(values, dtype=np.float64).sum())
+            self._file.write(stored)
         self._written[z0:stop] = True
+
+    def _unfit(self, z, section):
+        if np.isfinite(section).all():
+            return InputError(self.path, "section %d holds the value %g, %s holds up to %g"
+                              % (z + 1, np.abs(section).max(), self.dtype, np.finfo(self.dtype).max),
+                              "Write float32, or normalise the data")
+        return InputError(self.path, "section %d to be written holds values that are not finite numbers" % (z + 1),
+                          "Look for such pixels in the input; nothing was written")
 
     def _new_header(self, temp):
         """Let mrcfile make a file of one pixel at ``temp``; return its header, changed to what is to be written."""

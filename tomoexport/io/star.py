@@ -19,6 +19,7 @@ from .atomic import staged
 
 _VALUE = re.compile(r"""\s*(?:"(.*?)"(?=\s|$)|'(.*?)'(?=\s|$)|(\S+))""")
 _QUOTED = re.compile(r"""\s|^["'#_$]|^data_|^loop_|^save_|^global_|^stop_|^$""", re.IGNORECASE)
+NO_VALUE = ("", "None", "<NA>")
 _ENCODING = dict(encoding="utf-8", errors="surrogateescape")
 
 
@@ -52,6 +53,11 @@ class Table:
 
     def __len__(self):
         return len(self.rows)
+
+    def select(self, rows):
+        """Return a table of the rows at these indices."""
+        return Table(self.name, self.columns, [self.rows[i] for i in rows], self.is_list, self._path,
+                     [self._lines[i] for i in rows] if len(self._lines) else ())
 
     def has(self, *columns):
         """Tell whether all these columns are there."""
@@ -87,7 +93,10 @@ class Table:
         return [default] * len(self)
 
     def float(self, column, default=None):
-        """Return a column as ndarray `(N,)` of float64; NaN and infinities pass. As `text` otherwise."""
+        """Return a column as ndarray `(N,)` of float64.
+
+        NaN, infinities and, as NaN, fields without a value (empty, ``None``, ``<NA>``) pass. As `text` otherwise.
+        """
         return self._typed(column, default, np.float64, _number, "a number")
 
     def int(self, column, default=None):
@@ -115,14 +124,15 @@ class Table:
 
 
 def _number(text):
+    # float() would take 1_000 as well.
     if "_" in text:
         raise ValueError(text)
-    return float(text)
+    return float("nan" if text in NO_VALUE else text)
 
 
 def _integer(text):
     value = _number(text)
-    if value != value // 1:
+    if not value.is_integer():
         raise ValueError(text)
     return int(value)
 

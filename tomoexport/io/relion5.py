@@ -1,0 +1,282 @@
+"""RELION 5 projects: tomograms.star and a table per tilt series, read and written.
+
+Two columns of the tilt tables are ours: ``tomoexportUsed``, 0 for excluded views, and ``tomoexportAcquisitionOrder``.
+RELION keeps columns that it does not know.
+"""
+
+import os
+import re
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..engine.ctf import Ctf, Optics
+from ..engine.geometry import TiltSeriesGeometry, from_projection_matrices, projection_matrices
+from ..errors import InputError
+from . import mrc, star
+from .paths import locate, relative_to, safe_stem, search_folders
+from .tiltseries import TiltSeries
+
+_OPTICS = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+_SIZE = ("rlnTomoSizeX", "rlnTomoSizeY", "rlnTomoSizeZ")
+_ANGLES = ("rlnTomoYTilt", "rlnTomoZRot", "rlnTomoXShiftAngst", "rlnTomoYShiftAngst")
+_PROJECTION = ("rlnTomoProjX", "rlnTomoProjY", "rlnTomoProjZ", "rlnTomoProjW")
+_DEFOCUS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
+_OPTIONAL_CTF = {"phase": "rlnPhaseShift", "bfactor": "rlnCtfBfactor", "scale": "rlnCtfScalefactor"}
+_IMAGES = {"images": "rlnMicrographName", "even": "rlnMicrographNameEven", "odd": "rlnMicrographNameOdd"}
+_DOSE, _XTILT = "rlnMicrographPreExposure", "rlnTomoXTilt"
+_USED, _ORDER = "tomoexportUsed", "tomoexportAcquisitionOrder"
+_PIXEL, _HAND, _GROUP = "rlnTomoTiltSeriesPixelSize", "rlnTomoHand", "rlnOpticsGroupName"
+_NAME, _TABLE, _STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
+
+_OWN_TILT = {_DOSE, _XTILT, _USED, _ORDER, *_ANGLES, *_PROJECTION, *_DEFOCUS, *_OPTIONAL_CTF.values(),
+             *_IMAGES.values()}
+_OWN_TOMO = {_NAME, _TABLE, _STACK, "rlnTomoFrameCount", _PIXEL, _HAND, _GROUP, *_OPTICS, *_SIZE}
+
+
+def read_project(tomograms_star, names=None, base=None, image_shape=None):
+    """Read the tilt series of a RELION 5 (or RELION 4, WarpTools) project.
+
+    Parameters
+    ----------
+    tomograms_star : str
+        File with ``data_global``, one row per tilt series; the tilt tables are files of their own or, as RELION 4
+        has them, further blocks.
+    names : sequence of str, optional
+        Tilt series to read, in this order. All by default.
+    base : str, optional
+        Project folder. Files are looked for there, in the working folder, beside the STAR file and above it.
+    image_shape : (int, int), optional
+        Height and width of images that are not there, pixels. By default the tomogram's size stands in: enough to
+        read a table, and `TiltSeries.check_files` tells before images are needed.
+
+    Returns
+    -------
+    list of TiltSeries
+
+    Raises
+    ------
+    InputError
+        If a name occurs twice or is not there, or if alignment, dose, optics, hand or tomogram size are missing.
+    """
+    project = star.read(tomograms_star)
+    tomograms = project.table("global")
+    ids = tomograms.text(_NAME)
+    for row, ts_id in enumerate(ids):
+        if ts_id in ids[:row]:
+            raise InputError(tomograms.where(row), "tomogram %s occurs twice" % ts_id, "Remove or rename one of the two")
+    for name in names or ():
+        if name not in ids:
+            raise InputError(tomograms_star, "there is no tomogram %s" % name, "The names are: %s" % ", ".join(ids))
+    folders = search_folders(tomograms_star, base)
+    return [_read_series(project, tomograms.select([ids.index(name)]), name, folders, image_shape)
+            for name in (ids if names is None else names)]
+
+
+def _read_series(project, tomogram, ts_id, folders, image_shape):
+    _require(tomogram, (_PIXEL,), "Give the pixel size of the tilt images, A")
+    _require(tomogram, (_HAND,), "Give the defocus handedness, +1 or -1")
+    _require(tomogram, _OPTICS, "Give voltage (kV), spherical aberration (mm) and amplitude contrast")
+    _require(tomogram, _SIZE, "Give the unbinned size of the tomogram, pixels")
+    pixel_size = tomogram.float(_PIXEL)[0]
+    size = [tomogram.int(column)[0] for column in _SIZE]
+    tilts = _tilt_table(project, tomogram, ts_id, folders)
+    _require(tilts, (_DOSE,), "Give the dose before each exposure, e/A^2; 0 for series that are dose-filtered already")
+    images = {key: _images(tilts, column, folders) for key, column in _IMAGES.items()}
+    if images["images"] is None:
+        stack, _ = _parse_image(_require(tomogram, (_STACK,), "Name the images: %s in %s" % (
+            _IMAGES["images"], tilts.where())).text(_STACK)[0])
+        images["images"] = tuple((locate(stack, folders), section) for section in range(len(tilts)))
+    shape = _image_shape(images["images"]) or image_shape or (size[1], size[0])
+    with _about(tomogram.where(0)):
+        optics = Optics(*(tomogram.float(column)[0] for column in _OPTICS))
+    with _about(tilts.where()):
+        geometry = TiltSeriesGeometry(
+            ts_id, shape, pixel_size, dose=tilts.float(_DOSE), hand=tomogram.int(_HAND)[0],
+            volume_size=tuple(n * pixel_size for n in size),
+            used=tilts.bool(_USED, True), acq_order=tilts.int(_ORDER) if tilts.has(_ORDER) else None,
+            **_alignment(tilts, shape, pixel_size, size))
+        ctf = _ctf(tilts, optics)
+    return TiltSeries(
+        geometry, ctf, optics=optics, optics_group=tomogram.text(_GROUP, "")[0],
+        extra={column: tilts.text(column) for column in tilts.columns if column not in _OWN_TILT},
+        tomo_extra={column: tomogram.text(column)[0] for column in tomogram.columns if column not in _OWN_TOMO},
+        **images)
+
+
+def _require(table, columns, remedy):
+    for column in columns:
+        if not table.has(column):
+            raise InputError(table.where(0), "there is no column %s" % column, remedy)
+    return table
+
+
+@contextmanager
+def _about(place):
+    """Put the place in a table before what an error of the engine is about."""
+    try:
+        yield
+    except InputError as error:
+        if error.item.startswith(place.split(",")[0]):
+            raise
+        raise InputError("%s, %s" % (place, error.item), error.cause, error.remedy) from None
+
+
+def _tilt_table(project, tomogram, ts_id, folders):
+    if not tomogram.has(_TABLE):
+        return project.table(ts_id)
+    tables = star.read(locate(tomogram.text(_TABLE)[0], folders))
+    # A name that no block can have is still the only one of its file.
+    return tables.table(tables.blocks[0] if len(tables.blocks) == 1 else ts_id)
+
+
+def _parse_image(text):
+    """Path and section (from 0) of RELION's ``000012@stack.mrcs``; a name alone is section 0."""
+    number, path = re.match(r"(?:(\d+)@)?(.*)", text).groups()
+    # RELION tells the format of other extensions by a suffix.
+    return re.sub(r":mrcs?$", "", path), int(number or 1) - 1
+
+
+def _images(tilts, column, folders):
+    if not tilts.has(column):
+        return None
+    parsed = [_parse_image(text) for text in tilts.text(column)]
+    found = {path: locate(path, folders) for path in dict(parsed)}
+    return tuple((found[path], section) for path, section in parsed)
+
+
+def _image_shape(images):
+    """Height and width of the first image; None if it cannot be read, which `TiltSeries.check_files` will report."""
+    try:
+        return mrc.read_header(images[0][0]).shape[1:] if images else None
+    except InputError:
+        return None
+
+
+def _alignment(tilts, shape, pixel_size, size):
+    """Angles, shifts and distortion. Projection matrices win over angles, as in RELION, in the rows that have them."""
+    n = len(tilts)
+    out = dict.fromkeys(("tilt", "axis", "xtilt"), np.full(n, np.nan))
+    out.update(shift=np.full((n, 2), np.nan), magnification=np.tile(np.eye(2), (n, 1, 1)))
+    if tilts.has(*_ANGLES):
+        tilt, axis, x, y = (tilts.float(column) for column in _ANGLES)
+        out.update(tilt=tilt, axis=axis, xtilt=tilts.float(_XTILT, 0.0), shift=np.stack([x, y], axis=1))
+    elif not tilts.has(*_PROJECTION):
+        missing = [column for column in _ANGLES if not tilts.has(column)]
+        raise InputError(tilts.where(), "the alignment is missing: there is no column %s" % ", ".join(missing),
+                         "Align the tilt series first, and give the table that the alignment wrote")
+    if tilts.has(*_PROJECTION):
+        matrices = np.stack([_vectors(tilts, column) for column in _PROJECTION], axis=1)
+        given = np.isfinite(matrices).all(axis=(1, 2))
+        decomposed = from_projection_matrices(matrices[given], shape, pixel_size, size)
+        out = {name: np.array(values) for name, values in out.items()}
+        for name, values in decomposed.items():
+            out[name][given] = values
+    return out
+
+
+def _vectors(tilts, column):
+    """Column of ``[a,b,c,d]`` as `(T, 4)`; NaN where a row has no value."""
+    out = np.full((len(tilts), 4), np.nan)
+    for row, text in enumerate(tilts.text(column)):
+        try:
+            if text not in star.NO_VALUE:
+                out[row] = [float(value) for value in text.strip("[]").split(",")]
+        except ValueError:
+            raise InputError(tilts.where(row), "%s is '%s', not four numbers as in [1,0,0,0]" % (column, text),
+                             "Correct the value") from None
+    return out
+
+
+def _ctf(tilts, optics):
+    if not any(tilts.has(column) for column in _DEFOCUS):
+        return None
+    _require(tilts, _DEFOCUS, "Give both defoci and the angle, or none of the three")
+    optional = {name: tilts.float(column) for name, column in _OPTIONAL_CTF.items() if tilts.has(column)}
+    return Ctf(optics, *(tilts.float(column) for column in _DEFOCUS), **optional)
+
+
+def write_project(folder_or_path, series, paths="relative", base=None):
+    """Write tilt series as a RELION 5 project.
+
+    Parameters
+    ----------
+    folder_or_path : str
+        Folder, or path of tomograms.star in it. The tilt tables go into its ``tilt_series``.
+    series : sequence of TiltSeries
+        Tomogram sizes are written in whole pixels.
+    paths : {'relative', 'absolute'}
+        How files are named.
+    base : str, optional
+        What relative names are relative to, in RELION the project folder; by default the folder written to.
+
+    Returns
+    -------
+    str
+        Path of tomograms.star, which is written last.
+
+    Raises
+    ------
+    InputError
+        If a name occurs twice, or a series has no optics.
+    """
+    path = folder_or_path if str(folder_or_path).endswith(".star") else os.path.join(folder_or_path, "tomograms.star")
+    folder = os.path.dirname(os.path.abspath(path))
+    base = base or folder
+    ids = [one.ts_id for one in series]
+    for one in series:
+        if ids.count(one.ts_id) > 1:
+            raise InputError(one.ts_id, "the name occurs twice", "Give every tilt series a name of its own")
+        if one.optics is None:
+            raise InputError(one.ts_id, "voltage, spherical aberration and amplitude contrast are not known",
+                             "Set the acquisition of the tilt series")
+    name = os.path.abspath if paths == "absolute" else lambda file: relative_to(file, base)
+    files = []
+    for one in series:
+        stem = safe_stem(one.ts_id)
+        files.append(os.path.join(folder, "tilt_series", stem + ".star"))
+        block = stem if re.search(r"\s", one.ts_id) else one.ts_id
+        star.write(files[-1], [star.Table.from_columns(block, _tilt_columns(one, name))])
+    star.write(path, [star.Table.from_columns("global", _tomogram_columns(series, [name(file) for file in files]))])
+    return str(path)
+
+
+def _tilt_columns(series, name):
+    geometry, ctf = series.geometry, series.ctf
+    columns = {column: [_image_text(image, images, name) for image in images]
+               for images, column in ((getattr(series, key), column) for key, column in _IMAGES.items()) if images}
+    columns[_DOSE] = geometry.dose
+    if ctf is not None:
+        columns.update(zip(_DEFOCUS, (ctf.defocus_u, ctf.defocus_v, ctf.angle)))
+        columns.update((column, getattr(ctf, key)) for key, column in _OPTIONAL_CTF.items()
+                       if getattr(ctf, key) is not None)
+    columns[_XTILT] = geometry.xtilt
+    columns.update(zip(_ANGLES, (geometry.tilt, geometry.axis, *geometry.shift.T)))
+    if not np.allclose(geometry.magnification, np.eye(2), rtol=0, atol=1e-12):
+        rows = projection_matrices(geometry).transpose(1, 0, 2).tolist()
+        columns.update((column, ["[%s]" % ",".join(map(repr, vector)) for vector in vectors])
+                       for column, vectors in zip(_PROJECTION, rows))
+    columns.update({_USED: geometry.used, _ORDER: geometry.acq_order, **series.extra})
+    return columns
+
+
+def _image_text(image, images, name):
+    """RELION's name of an image; one that has a .mrc file to itself goes without number."""
+    path, section = image
+    if section == 0 and path.endswith(".mrc") and sum(path == other for other, _ in images) == 1:
+        return name(path)
+    return "%06d@%s" % (section + 1, name(path))
+
+
+def _tomogram_columns(series, files):
+    columns = {_NAME: [one.ts_id for one in series], _TABLE: files}
+    columns.update(zip(_OPTICS, zip(*((one.optics.voltage, one.optics.cs, one.optics.amplitude_contrast)
+                                      for one in series))))
+    columns[_HAND] = [float(one.geometry.hand) for one in series]
+    columns[_GROUP] = [one.optics_group or "optics1" for one in series]
+    columns[_PIXEL] = [one.geometry.pixel_size for one in series]
+    columns.update(zip(_SIZE, zip(*([int(round(extent / one.geometry.pixel_size)) for extent in one.geometry.volume_size]
+                                    for one in series))))
+    extra = dict.fromkeys(column for one in series for column in one.tomo_extra)
+    columns.update((column, [one.tomo_extra.get(column, "") for one in series]) for column in extra)
+    return columns
