@@ -1,0 +1,299 @@
+"""Figures of the results: data in, one PNG of less than 300 kB out.
+
+Figures are drawn without pyplot, so that they can be made in any thread and without a display.
+"""
+
+import io
+import os
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ..io import mrc
+from ..io.atomic import staged
+
+LIMIT = 300_000
+PAPER, INK, FAINT, COLOURS = "#14171c", "#e8eaed", "#5c6370", ("#4cc2ff", "#ffb454", "#7fd962", "#f07178")
+
+
+def tomogram_slices(volume, pixel_size, out_png, title=""):
+    """Draw the central XY, XZ and YZ slices of a tomogram.
+
+    Parameters
+    ----------
+    volume : str or ndarray `(nz, ny, nx)`
+        A file, of which only what is shown is read, or the voxels.
+    pixel_size : float
+        Angstrom per voxel.
+    out_png : str
+    title : str
+    """
+    xy, xz, yz = central_slices(volume)
+    (ny, nx), nz = xy.shape, xz.shape[0]
+    figure = _figure(8.0 * (nx + nz) / max(nx + nz, ny + nz), 8.0 * (ny + nz) / max(nx + nz, ny + nz) + 0.5)
+    grid = figure.add_gridspec(2, 2, width_ratios=(nx, nz), height_ratios=(ny, nz), left=0.02, right=0.98, top=0.92,
+                               bottom=0.02, wspace=0.03, hspace=0.03)
+    for place, image, name in ((grid[0, 0], xy, "XY"), (grid[1, 0], xz, "XZ"), (grid[0, 1], yz.T, "ZY")):
+        axes = _image(figure.add_subplot(place), image)
+        _caption(axes, name)
+        if name == "XY":
+            _scale_bar(axes, nx * pixel_size, pixel_size)
+    figure.suptitle(title or (os.path.basename(volume) if isinstance(volume, str) else ""), color=INK, fontsize=11)
+    _save(figure, out_png)
+
+
+def central_slices(volume):
+    """Return the central XY `(ny, nx)`, XZ `(nz, nx)` and YZ `(nz, ny)` slices of a volume or of a file."""
+    if not isinstance(volume, str):
+        nz, ny, nx = volume.shape
+        return volume[nz // 2], volume[:, ny // 2], volume[:, :, nx // 2]
+    with mrc.open_stack(volume) as stack:
+        nz, ny, nx = stack.header.shape
+        xz, yz = np.empty((nz, nx), np.float32), np.empty((nz, ny), np.float32)
+        for z in range(nz):
+            section = stack.read(z)
+            xz[z], yz[z] = section[ny // 2], section[:, nx // 2]
+        return stack.read(nz // 2), xz, yz
+
+
+def subtomo_montage(paths, out_png, n=36, title=""):
+    """Draw the central slices of ``n`` sub-tomograms, taken evenly from ``paths``, and of the sum of all these.
+
+    A sum with a clear blob in its middle says that positions, signs and axes are right.
+    """
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(n, len(paths))).astype(int))]
+    images, total = montage(chosen)
+    side = int(np.ceil(np.sqrt(len(images))))
+    rows = int(np.ceil(len(images) / side))
+    figure = _figure(11.0, 11.0 * 0.68 * rows / side + 0.6)
+    left, right = figure.add_gridspec(1, 2, width_ratios=(2, 1), left=0.02, right=0.98, top=0.9, bottom=0.03,
+                                      wspace=0.05)
+    _tiles(figure, left, images, side, rows)
+    axes = _image(figure.add_subplot(right), total)
+    _caption(axes, "sum of %d" % len(images))
+    figure.suptitle(title or "Central slices of %d of %d sub-tomograms" % (len(images), len(paths)), color=INK,
+                    fontsize=11)
+    _save(figure, out_png)
+
+
+def montage(paths):
+    """Return the central XY slices `(n, box, box)` of the files, and that of their sum `(box, box)`."""
+    images = []
+    for path in paths:
+        with mrc.open_stack(path) as stack:
+            images.append(stack.read(len(stack) // 2))
+    return np.array(images), np.sum(images, axis=0)
+
+
+def fsc_curve(curves, out_png, title="Fourier shell correlation"):
+    """Draw FSC curves.
+
+    Parameters
+    ----------
+    curves : dict of str to (ndarray, ndarray)
+        Frequencies in 1/A and correlations.
+    out_png : str
+    title : str
+    """
+    figure = _figure(6.4, 4.2)
+    _fsc(figure.add_axes((0.12, 0.16, 0.84, 0.72)), curves)
+    figure.suptitle(title, color=INK, fontsize=11)
+    _save(figure, out_png)
+
+
+def particles_per_tomogram(counts, out_png):
+    """Draw the number of particles of every tomogram; ``counts``: dict of name to number."""
+    figure = _figure(6.4, min(max(1.6, 0.28 * len(counts) + 1.2), 14.0))
+    axes = _plot(figure.add_subplot(), "particles", "")
+    names = sorted(counts)
+    axes.barh(range(len(names)), [counts[n] for n in names], color=COLOURS[0], height=0.7)
+    step = max(1, len(names) // 40)
+    axes.set_yticks(range(0, len(names), step), [_short(n) for n in names[::step]], fontsize=8)
+    axes.invert_yaxis()
+    figure.suptitle("%d particles in %d tomograms" % (sum(counts.values()), sum(1 for n in counts.values() if n)),
+                    color=INK, fontsize=11)
+    figure.tight_layout()
+    _save(figure, out_png)
+
+
+def tilts_per_particle(tilts, out_png):
+    """Draw how many particles are seen in how many tilts; ``tilts``: a number for every particle."""
+    tilts = np.asarray(tilts, int)
+    figure = _figure(6.4, 3.4)
+    axes = _plot(figure.add_subplot(), "tilts in which a particle is seen", "particles")
+    values, numbers = np.unique(tilts, return_counts=True)
+    axes.bar(values, numbers, color=COLOURS[0], width=0.8)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle("Tilts per particle", color=INK, fontsize=11)
+    figure.tight_layout()
+    _save(figure, out_png)
+
+
+def tilt_series_overview(series, out_png, most=12):
+    """Draw defocus and dose of tilt series over the tilt angle; excluded views are open circles.
+
+    Parameters
+    ----------
+    series : list of io.tiltseries.TiltSeries
+    out_png : str
+    most : int
+        Series that are drawn.
+    """
+    figure = _figure(9.0, 3.8)
+    panels = [_plot(figure.add_subplot(1, 2, i + 1), "tilt (degrees)", label)
+              for i, label in enumerate(("mean defocus (µm)", "dose before the exposure (e/Å²)"))]
+    for i, one in enumerate(series[:most]):
+        geometry, ctf = one.geometry, one.ctf
+        order = np.argsort(geometry.tilt)
+        columns = [None if ctf is None else 0.5e-4 * (ctf.defocus_u + ctf.defocus_v), geometry.dose]
+        for axes, values in zip(panels, columns):
+            if values is not None:
+                colour = COLOURS[i % len(COLOURS)]
+                axes.plot(geometry.tilt[order], values[order], color=colour, lw=0.8, label=_short(one.ts_id))
+                for mask, face in ((geometry.used, colour), (~geometry.used, PAPER)):
+                    axes.plot(geometry.tilt[mask], values[mask], "o", ms=3.5, color=colour, mfc=face)
+    panels[1].legend(fontsize=7, frameon=False, labelcolor=INK)
+    figure.suptitle("%d tilt series%s" % (len(series), ", the first %d shown" % most if len(series) > most else ""),
+                    color=INK, fontsize=11)
+    figure.tight_layout()
+    _save(figure, out_png)
+
+
+def overview(tomogram, tomogram_pixel_size, subtomos, average, average_pixel_size, curves, out_png, title=""):
+    """Draw the whole way in one picture: tomogram, sub-tomograms, average and FSC.
+
+    Parameters
+    ----------
+    tomogram, average : str or ndarray `(nz, ny, nx)`
+    tomogram_pixel_size, average_pixel_size : float
+        Angstrom per voxel.
+    subtomos : list of str
+        Files; 36 of them are shown.
+    curves : dict of str to (ndarray, ndarray)
+        As in `fsc_curve`.
+    out_png : str
+    title : str
+    """
+    xy, xz, _ = central_slices(tomogram)
+    figure = _figure(14.0, 6.2)
+    outer = figure.add_gridspec(1, 3, width_ratios=(1.25, 1.0, 0.85), left=0.012, right=0.985, top=0.87, bottom=0.03,
+                                wspace=0.05)
+    left = outer[0].subgridspec(2, 1, height_ratios=(xy.shape[0], xz.shape[0]), hspace=0.03)
+    for place, image, name in ((left[0], xy, "XY"), (left[1], xz, "XZ")):
+        axes = _image(figure.add_subplot(place), image, aspect="auto" if name == "XZ" else "equal")
+        axes.set_anchor("N")
+        _caption(axes, name)
+        if name == "XY":
+            _scale_bar(axes, image.shape[1] * tomogram_pixel_size, tomogram_pixel_size)
+    chosen = [subtomos[i] for i in np.unique(np.linspace(0, len(subtomos) - 1, min(36, len(subtomos))).astype(int))]
+    images, _ = montage(chosen)
+    side = int(np.ceil(np.sqrt(len(images))))
+    _tiles(figure, outer[1], images, side, int(np.ceil(len(images) / side)))
+    right = outer[2].subgridspec(2, 1, height_ratios=(1.0, 1.0), hspace=0.12)
+    slices = right[0].subgridspec(1, 3, wspace=0.04)
+    for i, (image, name) in enumerate(zip(central_slices(average), ("XY", "XZ", "YZ"))):
+        axes = _image(figure.add_subplot(slices[i]), image)
+        _caption(axes, name)
+        if name == "XY":
+            _scale_bar(axes, image.shape[1] * average_pixel_size, average_pixel_size)
+    _fsc(figure.add_subplot(right[1]), curves)
+    for x, text in ((0.012, "1  Tomogram"), (0.415, "2  Sub-tomograms"), (0.735, "3  Average and its FSC")):
+        figure.text(x, 0.895, text, color=INK, fontsize=12, weight="bold")
+    figure.text(0.012, 0.955, title, color=INK, fontsize=13)
+    _save(figure, out_png)
+
+
+def _figure(width, height):
+    figure = Figure((width, height), facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plot(axes, xlabel, ylabel):
+    axes.set_facecolor(PAPER)
+    axes.tick_params(colors=INK, labelsize=8)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(FAINT)
+    axes.set_xlabel(xlabel, color=INK, fontsize=9)
+    axes.set_ylabel(ylabel, color=INK, fontsize=9)
+    return axes
+
+
+def _fsc(axes, curves):
+    _plot(axes, "resolution (Å)", "FSC")
+    top = 0.0
+    for colour, (name, (frequency, values)) in zip(COLOURS, curves.items()):
+        axes.plot(frequency, values, color=colour, lw=1.6, label=name)
+        top = max(top, float(np.max(frequency)))
+    for level in (0.5, 0.143):
+        axes.axhline(level, color=FAINT, lw=0.8, ls=(0, (4, 3)))
+        axes.text(top, level + 0.015, "%g" % level, color=INK, fontsize=7, ha="right")
+    ticks = np.linspace(0, top, 6)[1:]
+    axes.set_xticks(ticks, ["%.3g" % (1 / t) for t in ticks])
+    axes.set_xlim(0, top)
+    axes.set_ylim(min(-0.05, *(float(np.min(v)) for _, v in curves.values())), 1.03)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="lower left")
+
+
+def _image(axes, image, aspect="equal"):
+    """Show an image in grey, the brightest and darkest 0.5 % clipped; the first row is at the bottom, as in viewers."""
+    step = max(1, max(image.shape) // 1200)
+    low, high = np.percentile(image, (0.5, 99.5))
+    axes.imshow(image[::step, ::step], cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect,
+                extent=(0, image.shape[1], 0, image.shape[0]), interpolation="nearest")
+    axes.set_axis_off()
+    return axes
+
+
+def _tiles(figure, place, images, side, rows):
+    """Show images of one size as tiles of one picture, each with its own grey scale."""
+    box, gap = images.shape[1], max(1, images.shape[1] // 24)
+    sheet = np.full((rows * (box + gap) - gap, side * (box + gap) - gap), np.nan)
+    for i, image in enumerate(images):
+        low, high = np.percentile(image, (0.5, 99.5))
+        y, x = (i // side) * (box + gap), (i % side) * (box + gap)
+        sheet[y:y + box, x:x + box] = np.clip((image[::-1] - low) / max(high - low, 1e-12), 0, 1)
+    axes = figure.add_subplot(place)
+    axes.imshow(np.ma.masked_invalid(sheet), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+    axes.set_anchor("N")
+
+
+def _caption(axes, text):
+    axes.text(0.015, 0.985, text, transform=axes.transAxes, color=INK, fontsize=8, ha="left", va="top",
+              bbox=dict(facecolor=PAPER, edgecolor="none", alpha=0.7, pad=2))
+
+
+def _scale_bar(axes, extent, pixel_size):
+    """Draw a bar of a round length, about a fifth of ``extent`` (angstrom)."""
+    target = extent / 5
+    power = 10.0 ** np.floor(np.log10(target))
+    length = max(f * power for f in (1, 2, 5) if f * power <= target)
+    width, height = axes.get_xlim()[1], axes.get_ylim()[1]
+    x = 0.04 * width
+    axes.plot((x, x + length / pixel_size), (0.05 * height,) * 2, color=INK, lw=2.5, solid_capstyle="butt")
+    axes.text(x, 0.065 * height, "%g nm" % (length / 10), color=INK, fontsize=8, va="bottom")
+
+
+def _short(name, most=24):
+    return name if len(name) <= most else name[:most - 1] + "…"
+
+
+def _save(figure, path):
+    """Write the figure, with fewer dots per inch or colours if it would be too large."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    for dpi in (120, 100, 80, 60, 40):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
+        if buffer.tell() >= LIMIT:
+            picture = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB").quantize(128, dither=Image.NONE)
+            buffer = io.BytesIO()
+            picture.save(buffer, format="png", optimize=True)
+        if buffer.tell() < LIMIT:
+            break
+    with staged(path) as temp:
+        with open(temp, "wb") as file:
+            file.write(buffer.getvalue())
