@@ -63,14 +63,13 @@ def subtomo_montage(paths, out_png, n=36, title=""):
 
     A sum with a clear blob in its middle says that positions, signs and axes are right.
     """
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(n, len(paths))).astype(int))]
-    images, total = montage(chosen)
+    images, total = montage(_evenly(paths, n))
     side = int(np.ceil(np.sqrt(len(images))))
     rows = int(np.ceil(len(images) / side))
     figure = _figure(11.0, 11.0 * 0.68 * rows / side + 0.6)
-    left, right = figure.add_gridspec(1, 2, width_ratios=(2, 1), left=0.02, right=0.98, top=0.9, bottom=0.03,
+    left, right = figure.add_gridspec(1, 2, width_ratios=(2, 1), left=0.02, right=0.98, top=0.92, bottom=0.02,
                                       wspace=0.05)
-    _tiles(figure, left, images, side, rows)
+    _tiles(figure.add_subplot(left), images, side, rows)
     axes = _image(figure.add_subplot(right), total)
     _caption(axes, "sum of %d" % len(images))
     figure.suptitle(title or "Central slices of %d of %d sub-tomograms" % (len(images), len(paths)), color=INK,
@@ -177,32 +176,44 @@ def overview(tomogram, tomogram_pixel_size, subtomos, average, average_pixel_siz
     title : str
     """
     xy, xz, _ = central_slices(tomogram)
-    figure = _figure(14.0, 6.2)
-    outer = figure.add_gridspec(1, 3, width_ratios=(1.25, 1.0, 0.85), left=0.012, right=0.985, top=0.87, bottom=0.03,
-                                wspace=0.05)
-    left = outer[0].subgridspec(2, 1, height_ratios=(xy.shape[0], xz.shape[0]), hspace=0.03)
-    for place, image, name in ((left[0], xy, "XY"), (left[1], xz, "XZ")):
-        axes = _image(figure.add_subplot(place), image, aspect="auto" if name == "XZ" else "equal")
-        axes.set_anchor("N")
-        _caption(axes, name)
-        if name == "XY":
-            _scale_bar(axes, image.shape[1] * tomogram_pixel_size, tomogram_pixel_size)
-    chosen = [subtomos[i] for i in np.unique(np.linspace(0, len(subtomos) - 1, min(36, len(subtomos))).astype(int))]
-    images, _ = montage(chosen)
+    images, _ = montage(_evenly(subtomos, 36))
+    # Inches: three columns of one height; in the first both slices have the same scale.
+    height, gap, top = 5.4, 0.3, 0.85
+    inner = 0.06
+    first = (height - inner) * xy.shape[1] / (xy.shape[0] + xz.shape[0])
     side = int(np.ceil(np.sqrt(len(images))))
-    _tiles(figure, outer[1], images, side, int(np.ceil(len(images) / side)))
-    right = outer[2].subgridspec(2, 1, height_ratios=(1.0, 1.0), hspace=0.12)
-    slices = right[0].subgridspec(1, 3, wspace=0.04)
-    for i, (image, name) in enumerate(zip(central_slices(average), ("XY", "XZ", "YZ"))):
-        axes = _image(figure.add_subplot(slices[i]), image)
+    third = 4.4
+    width = first + height + third + 4 * gap
+    figure = _figure(width, height + top + gap)
+
+    def place(x, y, w, h):
+        return figure.add_axes((x / width, (y + gap) / (height + top + gap), w / width, h / (height + top + gap)))
+
+    depth = first * xz.shape[0] / xy.shape[1]
+    axes = _image(place(gap, depth + inner, first, height - depth - inner), xy)
+    _caption(axes, "XY")
+    _scale_bar(axes, xy.shape[1] * tomogram_pixel_size, tomogram_pixel_size)
+    _caption(_image(place(gap, 0, first, depth), xz), "XZ")
+    x = first + 2 * gap
+    _tiles(place(x, 0, height, height), images, side, int(np.ceil(len(images) / side)))
+    x += height + gap
+    slices = central_slices(average)
+    tile = (third - 2 * inner) / 3
+    for i, (image, name) in enumerate(zip(slices, ("XY", "XZ", "YZ"))):
+        axes = _image(place(x + i * (tile + inner), height - tile, tile, tile), image)
         _caption(axes, name)
         if name == "XY":
             _scale_bar(axes, image.shape[1] * average_pixel_size, average_pixel_size)
-    _fsc(figure.add_subplot(right[1]), curves)
-    for x, text in ((0.012, "1  Tomogram"), (0.415, "2  Sub-tomograms"), (0.735, "3  Average and its FSC")):
-        figure.text(x, 0.895, text, color=INK, fontsize=12, weight="bold")
-    figure.text(0.012, 0.955, title, color=INK, fontsize=13)
+    _fsc(place(x + 0.5, 0.4, third - 0.5, height - tile - 0.75), curves)
+    heads = (gap, "Tomogram"), (first + 2 * gap, "%d of %d sub-tomograms" % (len(images), len(subtomos))), (x, "Average")
+    for x, text in heads:
+        figure.text(x / width, (height + gap + 0.1) / (height + top + gap), text, color=INK, fontsize=12)
+    figure.text(gap / width, (height + gap + 0.47) / (height + top + gap), title, color=INK, fontsize=14, weight="bold")
     _save(figure, out_png)
+
+
+def _evenly(items, n):
+    return [items[i] for i in np.unique(np.linspace(0, len(items) - 1, min(n, len(items))).astype(int))]
 
 
 def _figure(width, height):
@@ -238,17 +249,17 @@ def _fsc(axes, curves):
     axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="lower left")
 
 
-def _image(axes, image, aspect="equal"):
+def _image(axes, image):
     """Show an image in grey, the brightest and darkest 0.5 % clipped; the first row is at the bottom, as in viewers."""
     step = max(1, max(image.shape) // 1200)
     low, high = np.percentile(image, (0.5, 99.5))
-    axes.imshow(image[::step, ::step], cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect,
+    axes.imshow(image[::step, ::step], cmap="gray", vmin=low, vmax=high, origin="lower",
                 extent=(0, image.shape[1], 0, image.shape[0]), interpolation="nearest")
     axes.set_axis_off()
     return axes
 
 
-def _tiles(figure, place, images, side, rows):
+def _tiles(axes, images, side, rows):
     """Show images of one size as tiles of one picture, each with its own grey scale."""
     box, gap = images.shape[1], max(1, images.shape[1] // 24)
     sheet = np.full((rows * (box + gap) - gap, side * (box + gap) - gap), np.nan)
@@ -256,7 +267,6 @@ def _tiles(figure, place, images, side, rows):
         low, high = np.percentile(image, (0.5, 99.5))
         y, x = (i // side) * (box + gap), (i % side) * (box + gap)
         sheet[y:y + box, x:x + box] = np.clip((image[::-1] - low) / max(high - low, 1e-12), 0, 1)
-    axes = figure.add_subplot(place)
     axes.imshow(np.ma.masked_invalid(sheet), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
     axes.set_anchor("N")
@@ -289,7 +299,7 @@ def _save(figure, path):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
         if buffer.tell() >= LIMIT:
-            picture = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB").quantize(128, dither=Image.NONE)
+            picture = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB").quantize(255, method=Image.MAXCOVERAGE, dither=Image.NONE)
             buffer = io.BytesIO()
             picture.save(buffer, format="png", optimize=True)
         if buffer.tell() < LIMIT:
