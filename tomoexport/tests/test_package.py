@@ -14,7 +14,7 @@ PACKAGE = Path(tomoexport.__file__).parent
 
 def test_importing_the_package_is_light():
     code = "import sys, tomoexport; print(sorted({'numpy', 'pwem', 'pyworkflow', 'numba'} & set(sys.modules)))"
-    output = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, universal_newlines=True, check=True)
+    output = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     assert output.stdout.strip() == "[]"
 
 

@@ -37,7 +37,7 @@ def scipion(*arguments):
         [sys.executable, "-m", "scipion", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        universal_newlines=True,
+        text=True,
         stdin=subprocess.DEVNULL,
     )
     return done.returncode, done.stdout
@@ -79,7 +79,8 @@ def test_scipion_loads_the_plugin():
         "import pyworkflow; domain = pyworkflow.Config.getDomain(); module = domain.getPlugins()['tomoexport']; "
         "plugin = module._pluginInstance; "
         "print('PLUGIN', plugin.getName(), plugin.getPath(), plugin.validateInstallation(), sorted(module._bibtex)); "
-        "print('PROTOCOLS', *sorted(n for n, c in domain.getProtocols().items() if c.__module__.startswith('tomoexport')))"
+        "protocols = domain.getProtocols().items(); "
+        "print('PROTOCOLS', *sorted(name for name, c in protocols if c.__module__.startswith('tomoexport.')))"
     )
     status, output = scipion("python", "-c", code)
     assert status == 0, output

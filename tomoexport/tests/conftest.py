@@ -1,0 +1,20 @@
+"""What holds for every test."""
+import os
+
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Markers, separated by spaces, of tests that must not be skipped here: continuous integration installs what they need.
+MUST_RUN = set(os.environ.get("TOMOEXPORT_MUST_RUN", "").split())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Turn the skip of a test that must run into a failure."""
+    report = (yield).get_result()
+    kinds = MUST_RUN.intersection(mark.name for mark in item.iter_markers())
+    if report.skipped and kinds and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.longrepr = "Tests marked %s must run here. %s" % (", ".join(sorted(kinds)), reason)
