@@ -134,6 +134,11 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
     return scaled, true_ratio, empty, filled
 
 
+def rescaled_shape(shape, ratio):
+    """Height and width of an image after `fourier_rescale`, about; `shape` is (h, w)."""
+    return tuple(2 * int(np.ceil(n / ratio / 2)) for n in shape) if abs(ratio - 1) > 1e-6 else tuple(shape)
+
+
 def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, normalize=True, bad_pixels="error",
                   threads=1, progress=None):
     """Prepare all images of a series.

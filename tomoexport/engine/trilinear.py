@@ -9,6 +9,7 @@ import scipy.fft
 
 from .ctf import frequency_grid
 from .fourier import centre_crop
+from .kernels.reference import crop
 from .subtomo import _checkerboard
 from .weights import envelope
 
@@ -110,3 +111,28 @@ def _add(out, value, x, y, z, s, half):
     for q in range(len(out)):
         out[q] += np.bincount(index[inside], value[q, inside].real, out.shape[1])
         out[q] += 1j * np.bincount(index[inside], value[q, inside].imag, out.shape[1])
+
+
+def windows_at(stack, position_px, size):
+    """Windows of tilt images with a point exactly on their centre.
+
+    Parameters
+    ----------
+    stack : ndarray `(T, h, w)` float32
+    position_px : ndarray `(T, 2)`
+        Pixels from the images' corner, yx.
+    size : int
+        Side of the windows, even.
+
+    Returns
+    -------
+    ndarray `(T, size, size)` float32
+        The point is on pixel size//2; 0 outside the images.
+    """
+    corner = np.floor(position_px + 0.5)
+    left = position_px - corner
+    origin = (np.clip(corner, -2 ** 30, 2 ** 30) - size // 2).astype(np.int32)
+    transform = scipy.fft.rfft2(crop(stack, origin[None], size)[0])
+    ky, kx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)
+    turn = ky * left[:, 0, None, None] + kx * left[:, 1, None, None]
+    return scipy.fft.irfft2(transform * np.exp(2j * np.pi * turn).astype(np.complex64), s=(size, size))

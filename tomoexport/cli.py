@@ -1,0 +1,83 @@
+"""The command line: one verb per operation, with the options of `options.py`, and check, doctor and run."""
+
+import argparse
+import json
+import logging
+import sys
+
+from . import __version__, options
+from .errors import InputError, TomoexportError
+
+
+def parser():
+    """Build the argument parser."""
+    top = argparse.ArgumentParser(prog="tomoexport", description="From aligned tilt series to tomograms and "
+                                  "sub-tomograms. Every verb has its own --help.")
+    top.add_argument("--version", action="version", version="tomoexport " + __version__)
+    top.add_argument("--verbose", action="store_true", help="Say more in the log.")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB")
+    for verb, cls in options.VERBS.items():
+        options.add_arguments(verbs.add_parser(verb, help=cls.__doc__, description=cls.__doc__), cls)
+    check = verbs.add_parser("check", help="Validate the inputs of a verb and print its plan; nothing is written.")
+    kinds = check.add_subparsers(dest="checked", metavar="VERB")
+    for verb, cls in options.VERBS.items():
+        options.add_arguments(kinds.add_parser(verb, help=cls.__doc__), cls)
+    verbs.add_parser("doctor", help="Show versions, the GPU and a self-test of the kernels.")
+    run = verbs.add_parser("run", help="Carry out a job file, as the steps of the Scipion protocols do.")
+    run.add_argument("job", help="JSON with verb, options and, optionally, series and collect.")
+    return top
+
+
+def main(arguments=None):
+    """Run the command line; returns the exit code: 0 good, 1 some or all tilt series failed, 2 wrong input."""
+    top = parser()
+    given = top.parse_args(arguments)
+    logging.basicConfig(stream=sys.stdout, level=logging.DEBUG if given.verbose else logging.INFO,
+                        format="%(message)s")
+    logging.getLogger("numba").setLevel(logging.WARNING)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
+    try:
+        return _act(given, top)
+    except TomoexportError as error:
+        print("error: %s" % error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        return 130
+
+
+def _act(given, top):
+    if given.verb is None:
+        top.print_help()
+        return 2
+    if given.verb == "doctor":
+        from .jobs import doctor
+        lines, healthy = doctor.report()
+        print("\n".join(lines))
+        return 0 if healthy else 1
+    from .jobs import runner
+    if given.verb == "check":
+        if given.checked is None:
+            raise InputError("check", "no verb is given", "Use check " + ", check ".join(options.VERBS))
+        planned = runner.plan(given.checked, options.from_arguments(given.checked, given))
+        print("\n".join(planned.lines()))
+        good = not any(p.severity == "error" for p in planned.problems) and not any(u.error for u in planned.units)
+        return 0 if good else 2
+    if given.verb == "run":
+        job = _read_job(given.job)
+    else:
+        job = {"verb": given.verb, "options": options.to_dict(options.from_arguments(given.verb, given))}
+    return 1 if runner.run(job)["failed"] else 0
+
+
+def _read_job(path):
+    try:
+        with open(path, encoding="utf-8") as handle:
+            job = json.load(handle)
+    except OSError as error:
+        raise InputError(path, error.strerror or "it cannot be read", "Check the path") from None
+    except ValueError as error:
+        raise InputError(path, "it is no valid JSON (%s)" % error, "Correct the job file") from None
+    if not isinstance(job, dict):
+        raise InputError(path, "it holds no JSON object", "Give verb and options")
+    return job

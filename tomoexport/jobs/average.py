@@ -1,0 +1,116 @@
+"""Average exported sub-tomograms: the sanity check, with half maps and FSC."""
+
+import csv
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ..engine.average import Accumulator, fsc, resolution
+from ..errors import InputError
+from ..io import atomic, mrc, subtomostar
+from ..io.manifest import fingerprint
+from ..options import to_dict
+from . import report
+from .plan import Plan, Problem, Unit
+from .progress import Progress
+
+PIECES = 4  # per half; fixed, so that the sums do not depend on the number of threads
+
+
+def plan(options, only=None):
+    """Plan the average; see `plan.Plan`."""
+    if not options.particles:
+        raise InputError("--particles", "no file is given", "Name the STAR file of an export")
+    particles, images, ctfs, pixel_size, box = subtomostar.read_subtomos(options.particles)
+    problems = []
+    if not particles.oriented:
+        problems.append(Problem("warning", options.particles, "it has no orientations",
+                                "All particles are averaged as they lie"))
+    for path in images + ctfs:
+        if not os.path.exists(path):
+            problems.append(Problem("error", path, "the file does not exist",
+                                    "Export the sub-tomograms again, or correct %s" % options.particles))
+            break
+    if len(particles) < 2:
+        problems.append(Problem("error", options.particles, "it has %d particle" % len(particles),
+                                "Two halves need at least two"))
+    unit = Unit("average", work={"particles": particles, "images": images, "ctfs": ctfs, "pixel_size": pixel_size,
+                                 "box": box})
+    files = [[p, os.path.getsize(p), os.stat(p).st_mtime_ns] for p in images + ctfs if os.path.exists(p)]
+    unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "threads")},
+                                   files, particles.rotation.tolist(), list(particles.uid))
+    return Plan("average", options, [unit], problems, disk_bytes=12 * box ** 3,
+                memory_bytes=2 * PIECES * 24 * (2 * box) ** 2 * (box + 1))
+
+
+def halves(particles):
+    """Half set of each particle, 0 or 1: rlnRandomSubset where the table has it for all, else every second one."""
+    subset = particles.extra.get("rlnRandomSubset")
+    if subset and set(subset) == {"1", "2"}:
+        return np.array([int(s) - 1 for s in subset])
+    return np.arange(len(particles)) % 2
+
+
+def execute(unit, options, backend):
+    """Average; returns the result as a dict of plain values."""
+    particles, box, pixel_size = (unit.work[k] for k in ("particles", "box", "pixel_size"))
+    half = halves(particles)
+    progress = Progress("average", len(particles), "particles")
+
+    def accumulate(task):
+        which, piece = task
+        total = Accumulator(box)
+        for i in np.flatnonzero(half == which)[piece::PIECES]:
+            volume, _ = mrc.read_volume(unit.work["images"][i])
+            transfer, _ = mrc.read_volume(unit.work["ctfs"][i])
+            _check(unit.work["images"][i], volume, (box,) * 3)
+            _check(unit.work["ctfs"][i], transfer, (box, box, box // 2 + 1))
+            total.add(volume, transfer, particles.rotation[i])
+            progress()
+        return which, total
+
+    sums = [None, None]
+    with ThreadPoolExecutor(backend.threads) as pool:
+        for which, part in pool.map(accumulate, [(w, p) for p in range(PIECES) for w in (0, 1)]):
+            sums[which] = part if sums[which] is None else sums[which].merged(part)
+    progress.finish()
+    maps = {"average": sums[0].merged(sums[1]).map(), "half1": sums[0].map(), "half2": sums[1].map()}
+    paths = {name: os.path.join(options.output, name + ".mrc") for name in maps}
+    radius = options.diameter / 2 / pixel_size if options.diameter else None
+    curves = {"half maps": fsc(maps["half1"], maps["half2"], radius)}
+    if options.reference:
+        known, _ = mrc.read_volume(options.reference)
+        _check(options.reference, known, (box,) * 3)
+        curves["known map"] = fsc(maps["average"], known, radius)
+    frequency = np.arange(box // 2 + 1) / (box * pixel_size)
+    os.makedirs(os.path.join(options.output, "report"), exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["frequency_1/A"] + list(curves))
+    writer.writerows(np.round(np.column_stack([frequency] + list(curves.values())), 6).tolist())
+    atomic.write_text(os.path.join(options.output, "fsc.csv"), text.getvalue())
+    picture = os.path.join(options.output, "report", "fsc.png")
+    report.fsc_curve({name: (frequency, curve) for name, curve in curves.items()}, picture)
+    slices = os.path.join(options.output, "report", "average_slices.png")
+    report.tomogram_slices(maps["average"], pixel_size, slices)
+    for name, volume in maps.items():
+        mrc.write(paths[name], volume, pixel_size)
+    return dict(paths, pixel_size=pixel_size, box=box, particles=len(particles),
+                half_particles=[int((half == w).sum()) for w in (0, 1)],
+                resolution_0143=resolution(curves["half maps"], box, pixel_size, 0.143),
+                resolution_05=resolution(curves["half maps"], box, pixel_size, 0.5),
+                curves={name: curve.tolist() for name, curve in curves.items()}, frequency=frequency.tolist(),
+                notes=[], report=picture, files=list(paths.values()))
+
+
+def _check(path, volume, shape):
+    if volume.shape != shape:
+        raise InputError(path, "it has %s voxels, expected %s" % (volume.shape[::-1], shape[::-1]),
+                         "All sub-tomograms of a table must have one box size")
+
+
+def collect(options, results):
+    """Nothing is left to do after the one unit."""
+    return {k: results[0][k] for k in ("average", "resolution_0143", "resolution_05") if k in results[0]}

@@ -1,0 +1,109 @@
+"""What an operation is going to do, known before any long work: units, problems, sizes."""
+
+from dataclasses import dataclass, field
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something the user should know.
+
+    Attributes
+    ----------
+    severity : str
+        'error' stops everything, 'failed' only this tilt series, 'warning' nothing.
+    item, cause, remedy : str
+    """
+
+    severity: str
+    item: str
+    cause: str
+    remedy: str = ""
+
+    def __str__(self):
+        text = "%s: %s." % (self.item, self.cause.rstrip("."))
+        return text + (" %s." % self.remedy.rstrip(".") if self.remedy else "")
+
+
+@dataclass
+class Unit:
+    """One tilt series of one operation.
+
+    Attributes
+    ----------
+    name : str
+        The tilt series.
+    series : TiltSeries or None
+        Only the tilts that are used.
+    total_tilts : int
+        With the excluded ones.
+    work : dict
+        What the operation needs to know of it.
+    fingerprint : str
+        Of everything that determines the outputs.
+    error : Problem or None
+        Why it cannot be worked on.
+    """
+
+    name: str
+    series: object = None
+    total_tilts: int = 0
+    work: dict = field(default_factory=dict)
+    fingerprint: str = ""
+    error: Problem = None
+
+
+@dataclass
+class Plan:
+    """Everything one run will do.
+
+    Attributes
+    ----------
+    verb : str
+    options : object
+        The verb's options.
+    units : list of Unit
+    problems : list of Problem
+    disk_bytes, memory_bytes : int
+        Estimates.
+    """
+
+    verb: str
+    options: object
+    units: list = field(default_factory=list)
+    problems: list = field(default_factory=list)
+    disk_bytes: int = 0
+    memory_bytes: int = 0
+
+    def raise_errors(self):
+        """Raise the errors, all of them in one InputError."""
+        errors = [p for p in self.problems if p.severity == "error"]
+        if errors:
+            first = errors[0]
+            more = "" if len(errors) == 1 else " (and %d more: %s)" % (
+                len(errors) - 1, "; ".join(str(p) for p in errors[1:6]))
+            raise InputError(first.item, first.cause + more, first.remedy)
+
+    def lines(self):
+        """The plan as text, a line per series and per problem."""
+        out = []
+        for unit in self.units:
+            if unit.error:
+                out.append("%s: cannot be used: %s" % (unit.name, unit.error))
+            else:
+                facts = ["%d of %d tilts" % (unit.series.geometry.n_tilts, unit.total_tilts)]
+                facts += ["%s %s" % (k, v) for k, v in unit.work.get("facts", {}).items()]
+                out.append("%s: %s" % (unit.name, ", ".join(facts)))
+        out += ["%s: %s" % (p.severity, p) for p in self.problems]
+        out.append("disk %s, memory %s" % (size(self.disk_bytes), size(self.memory_bytes)))
+        return out
+
+
+def size(n):
+    """Bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return "%.3g %s" % (n, unit)
+        n /= 1000.0
+    return "%.3g TB" % n

@@ -1,0 +1,153 @@
+"""Carry out a planned operation: skip what is done, work on one tilt series at a time, record, collect."""
+
+import importlib
+import json
+import logging
+import os
+import time
+import traceback
+
+from .. import __version__, options as options_module
+from ..engine.backend import select_backend
+from ..errors import InputError, TomoexportError
+from ..io import atomic
+from ..io.manifest import Manifest, lock
+from ..io.paths import safe_stem
+from .plan import size
+
+log = logging.getLogger(__name__)
+
+
+def verb_module(verb):
+    """The module of this package that carries out a verb."""
+    return importlib.import_module("." + verb, __package__)
+
+
+def plan(verb, options, only=None):
+    """Plan a verb and raise what makes it impossible."""
+    return verb_module(verb).plan(options_module.check(options), only)
+
+
+def result_path(options, name):
+    """Where the result of a tilt series is recorded."""
+    return os.path.join(options.output, "results", safe_stem(name) + ".json")
+
+
+def run(job):
+    """Carry out a job.
+
+    Parameters
+    ----------
+    job : dict
+        ``verb``, ``options`` (plain values), and optionally ``series``: names of the tilt series to work on, all by
+        default; ``collect``: whether to write the tables that join all series, by default only if all are worked on.
+
+    Returns
+    -------
+    dict
+        ``results``: one dict per tilt series with ``status`` 'done', 'skipped' or 'failed'; ``collected``: what the
+        verb's `collect` says; ``failed``: names.
+
+    Raises
+    ------
+    InputError
+        If the job cannot be planned, or every tilt series failed.
+    """
+    unknown = set(job) - {"verb", "options", "series", "collect"}
+    if unknown:
+        raise InputError("job", "unknown entries " + ", ".join(sorted(unknown)), "Use verb, options, series, collect")
+    options = options_module.from_dict(job.get("verb"), job.get("options", {}))
+    if not options.output:
+        raise InputError("--output", "no folder is given", "Name the folder to write to")
+    module = verb_module(job["verb"])
+    only = job.get("series") or None
+    collect = job.get("collect", only is None)
+    results = []
+    if only or job.get("series") is None:
+        results = _work(module, options, only)
+    out = {"results": results, "failed": [r["ts_id"] for r in results if r["status"] == "failed"]}
+    if results and len(out["failed"]) == len(results):
+        raise InputError("all %d tilt series" % len(results) if len(results) > 1 else results[0]["ts_id"],
+                         "; ".join(r["error"] for r in results), "")
+    if collect:
+        out["collected"] = module.collect(options, results if only is None and results else recorded(options))
+        log.info("%s", out["collected"])
+    return out
+
+
+def _work(module, options, only):
+    planned = module.plan(options, only)
+    for line in planned.lines():
+        log.info("%s", line)
+    planned.raise_errors()
+    check_disk(options.output, planned.disk_bytes)
+    os.makedirs(options.output, exist_ok=True)
+    manifest = Manifest(options.output)
+    backend, results = None, []
+    for unit in planned.units:
+        with lock(os.path.join(options.output, ".tomoexport", safe_stem(unit.name))):
+            path = result_path(options, unit.name)
+            done = not unit.error and os.path.exists(path) and manifest.done(unit.name, unit.fingerprint)
+            if done:
+                result = dict(_load(path), status="skipped")
+                log.info("%s: already done with these inputs and options", unit.name)
+            else:
+                if backend is None:
+                    backend = select_backend(getattr(options, "device", "cpu"), getattr(options, "threads", 0))
+                    log.info("computing on %s", backend.describe())
+                result = _one(module, unit, options, backend)
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                atomic.write_json(path, result)
+                if result["status"] == "done":
+                    manifest.record(unit.name, unit.fingerprint, result["files"] + [path])
+        results.append(result)
+    return results
+
+
+def _one(module, unit, options, backend):
+    """Work on one unit; a failure becomes its result, so that the others go on."""
+    start = time.time()
+    result = {"ts_id": unit.name, "status": "failed", "error": "", "version": __version__}
+    if unit.error:
+        result["error"] = str(unit.error)
+        log.error("%s", unit.error)
+        return result
+    try:
+        result.update(module.execute(unit, options, backend), status="done")
+    except (TomoexportError, OSError, MemoryError) as error:
+        result["error"] = "%s: %s" % (unit.name, error) if unit.name not in str(error) else str(error)
+        log.error("%s", result["error"])
+        log.debug("%s", traceback.format_exc())
+    result["seconds"] = round(time.time() - start, 3)
+    for note in result.get("notes", []):
+        log.warning("%s: %s", unit.name, note)
+    return result
+
+
+def recorded(options):
+    """Results of all tilt series that were worked on so far, in the order of their names' first appearance."""
+    folder = os.path.join(options.output, "results")
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    results = [_load(os.path.join(folder, n)) for n in names if n.endswith(".json")]
+    if not results:
+        raise InputError(options.output, "no results of tilt series are there", "Run the series first")
+    return results
+
+
+def _load(path):
+    with open(path, encoding="utf-8") as handle:
+        return json.load(handle)
+
+
+def check_disk(folder, needed):
+    """Raise an error if a disk has not enough room."""
+    while folder and not os.path.isdir(folder):
+        parent = os.path.dirname(folder.rstrip(os.sep))
+        if os.path.exists(folder):
+            raise InputError(folder, "it is a file, not a folder", "Choose another output folder")
+        folder = parent
+    stat = os.statvfs(folder or ".")
+    free = stat.f_bavail * stat.f_frsize
+    if needed > free:
+        raise InputError(folder or ".", "%s are needed and %s are free" % (size(needed), size(free)),
+                         "Free some space or choose another output folder")

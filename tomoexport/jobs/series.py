@@ -1,0 +1,160 @@
+"""Tilt series as operations use them: read, checked, and without the views that cannot be used."""
+
+import os
+
+import numpy as np
+
+from ..engine.preprocess import prepare_stack
+from ..errors import InputError, UnitError
+from ..io import mrc, relion5
+from ..options import to_dict
+from .plan import Problem, Unit
+
+
+def load(options, needs_ctf, only=None):
+    """Read the tilt series of an operation.
+
+    Parameters
+    ----------
+    options : ReconstructOptions or SubtomoOptions
+    needs_ctf : bool
+        Whether tilts without a CTF are of no use.
+    only : list of str, optional
+        Names of the series that are asked for.
+
+    Returns
+    -------
+    series : list of TiltSeries
+        All that the table names, complete.
+    units : list of Unit
+        The ones asked for, with unusable views left out.
+    problems : list of Problem
+    """
+    if not options.tomograms:
+        raise InputError("--tomograms", "no file is given", "Name a RELION 5 tomograms.star")
+    series = relion5.read_project(options.tomograms)
+    units, problems = [], []
+    names = [s.ts_id for s in series]
+    for name in only or []:
+        if name not in names:
+            problems.append(Problem("error", name, "%s does not name this tilt series" % options.tomograms,
+                                    "It names " + ", ".join(names)))
+    for one in series:
+        if only and one.ts_id not in only:
+            continue
+        unit = Unit(one.ts_id, total_tilts=one.geometry.n_tilts)
+        units.append(unit)
+        try:
+            _check_pixel_size(one, options.pixel_size)
+            problems += [Problem("warning", one.ts_id, text) for text in (one.check_files() or [])]
+            unit.series = _usable(one, needs_ctf, problems)
+        except InputError as error:
+            unit.error = Problem("failed", error.item, error.cause, error.remedy)
+    return series, units, problems
+
+
+def _check_pixel_size(series, wanted):
+    own = series.geometry.pixel_size
+    if wanted < own * (1 - 1e-4):
+        raise InputError(series.ts_id, "the pixel size asked for, %g A, is smaller than the images' own, %g A"
+                         % (wanted, own), "Ask for at least %g A" % own)
+
+
+def _usable(series, needs_ctf, problems):
+    """Leave out views that are excluded or have no CTF, and say so."""
+    g = series.geometry
+    mask = g.used.copy()
+    if needs_ctf:
+        if series.ctf is None:
+            raise InputError(series.ts_id, "it has no CTF (rlnDefocusU, rlnDefocusV, rlnDefocusAngle)",
+                             "Estimate the CTF, or switch CTF correction off")
+        missing = mask & ~series.ctf.measured
+        if missing.any():
+            problems.append(Problem("warning", series.ts_id, "%d views are left out because they have no CTF "
+                                    "(acquisition order %s)" % (missing.sum(), ", ".join(
+                                        str(o + 1) for o in sorted(g.acq_order[missing])))))
+            mask &= series.ctf.measured
+        plain = series.ctf.defocus_u[mask]
+        if len(plain) and (plain <= 0).any():
+            problems.append(Problem("warning", series.ts_id, "%d views have a defocus of 0 or overfocus"
+                                    % (plain <= 0).sum(), "Underfocus is positive; check the sign"))
+    if not mask.any():
+        raise InputError(series.ts_id, "none of its %d views can be used" % g.n_tilts,
+                         "Include views that have data and a CTF")
+    if g.n_tilts > 1 and np.ptp(g.dose) == 0:
+        problems.append(Problem("warning", series.ts_id, "all views have the same dose, %g e/A^2" % g.dose[0],
+                                "Dose weighting does nothing then; was the series filtered by dose before?"))
+    return series.select(mask)
+
+
+def prepare(series, options, normalize, backend, progress=None):
+    """Read and prepare the images of a series; images without contrast are left out.
+
+    Parameters
+    ----------
+    series : TiltSeries
+        Only views that are used.
+    options : ReconstructOptions or SubtomoOptions
+    normalize : bool
+    backend : Backend
+    progress : callable, optional
+
+    Returns
+    -------
+    stack : PreparedStack
+    series : TiltSeries
+        Without empty images.
+    notes : list of str
+    """
+    stacks = {}
+    try:
+        for path, _ in series.images:
+            if path not in stacks:
+                stacks[path] = mrc.open_stack(path)
+
+        def read(t):
+            path, section = series.images[t]
+            return stacks[path].read(section)
+
+        items = ["%s, section %d (%s, tilt %.1f)" % (path, section + 1, series.ts_id, angle)
+                 for (path, section), angle in zip(series.images, series.geometry.tilt)]
+        stack = prepare_stack(read, items, series.geometry.pixel_size, options.pixel_size, options.invert, normalize,
+                              options.bad_pixels, backend.threads, progress)
+    finally:
+        for opened in stacks.values():
+            opened.close()
+    notes = []
+    if stack.filled.any():
+        notes.append("%d pixels that were not numbers were filled, in %d views" % (stack.filled.sum(),
+                                                                                  (stack.filled > 0).sum()))
+    if stack.empty.any():
+        if stack.empty.all():
+            raise UnitError(series.ts_id, "none of its images has any contrast", "Check the stack")
+        notes.append("left out because the image is constant: tilt %s" % ", ".join(
+            "%.1f" % a for a in series.geometry.tilt[stack.empty]))
+        keep = ~stack.empty
+        series = series.select(keep)
+        stack = type(stack)(stack.images[keep], stack.pixel_size, stack.empty[keep], stack.filled[keep])
+    return stack, series, notes
+
+
+def identity(series):
+    """What makes a series' outputs what they are: every number, and the size and time of every image file."""
+    g, c = series.geometry, series.ctf
+    numbers = [g.ts_id, g.pixel_size, g.image_shape, g.volume_size, g.hand, g.tilt.tolist(), g.axis.tolist(),
+               g.xtilt.tolist(), g.shift.tolist(), g.dose.tolist(), g.acq_order.tolist(), g.magnification.tolist()]
+    if c is not None:
+        numbers += [c.optics.voltage, c.optics.cs, c.optics.amplitude_contrast] + [
+            v.tolist() for v in (c.defocus_u, c.defocus_v, c.angle, c.phase, c.bfactor)]
+        numbers.append(None if c.scale is None else c.scale.tolist())
+    files = []
+    for path in sorted({p for p, _ in series.images}):
+        stat = os.stat(path)
+        files.append([os.path.abspath(path), stat.st_size, stat.st_mtime_ns])
+    return [numbers, [s for _, s in series.images], files]
+
+
+def settings(options):
+    """The options that change outputs, for fingerprints."""
+    return {k: v for k, v in to_dict(options).items()
+            if k not in ("output", "device", "threads", "tomograms", "particles")}

@@ -1,0 +1,198 @@
+"""Export sub-tomograms with their 3D CTFs: plan, execute one tilt series, collect the table."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ..engine.fourier import fast_even
+from ..engine.preprocess import rescaled_shape
+from ..engine.subtomo import normalise_volume, padded_box, plan_subtomos, reconstruct_subtomos
+from ..engine.trilinear import reconstruct_trilinear, windows_at
+from ..errors import InputError
+from ..io import mrc, particlestar, subtomostar
+from ..io.manifest import fingerprint
+from ..io.paths import safe_stem
+from . import report
+from .plan import Plan, Problem
+from .progress import Progress
+from .series import identity, load, prepare, settings
+
+GPU_SHARE = 0.25  # of the free memory of a GPU that one batch may take
+
+
+def diameter(options):
+    """Particle diameter in angstrom: the option, or 80 % of the box."""
+    return options.diameter or 0.8 * options.box * options.pixel_size
+
+
+def plan(options, only=None):
+    """Plan the export; see `plan.Plan`."""
+    if not options.particles:
+        raise InputError("--particles", "no file is given", "Name a particle STAR file")
+    if diameter(options) >= options.box * options.pixel_size:
+        raise InputError("--diameter", "%g A leaves nothing of the box of %g A outside the particle"
+                         % (diameter(options), options.box * options.pixel_size), "Take a larger box")
+    series, units, problems = load(options, True, only)
+    particles, notes = particlestar.read_particles(
+        options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
+        normalized=options.normalized, centre=options.centre)
+    problems += [Problem("warning", "particles", note) for note in notes]
+    out = Plan("subtomo", options, units, problems)
+    if len(particles) and not particles.oriented:
+        problems.append(Problem("warning", options.particles, "it has no orientations",
+                                "Averages will need them; the sub-tomograms do not"))
+    for unit in units:
+        if unit.error:
+            continue
+        own = particles.in_series(unit.name)
+        g = unit.series.geometry
+        outside = int((np.abs(own.position) > np.array(g.volume_size) / 2).any(axis=1).sum())
+        if outside:
+            problems.append(Problem("warning", unit.name, "%d of %d particles lie outside the tomogram"
+                                    % (outside, len(own)), "They are kept if enough tilts show them; check the pixel "
+                                    "size and the centre of the coordinates if this is unexpected"))
+        # A particle counts in a tilt where all of it is in the image.
+        seen = g.coverage(g.project(own.position).xy, diameter(options) / 2)
+        kept = seen.sum(axis=1) >= options.min_tilts
+        reach = float(np.abs(g.project(own.position).depth).max()) if len(own) else 0.0
+        h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
+        padded, needed = padded_box(options.box, unit.series.ctf, options.pixel_size, diameter(options), reach,
+                                    fast_even(max(h, w)))
+        if needed > padded:
+            problems.append(Problem("warning", unit.name, "a box without CTF aliasing needs %d px, more than the image "
+                                    "has; %d px are used" % (needed, padded), "A larger pixel size needs less"))
+        if len(own) == 0:
+            problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
+        unit.work = {"particles": own, "seen": seen, "kept": kept, "padded": padded, "facts": {
+            "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
+            "CTF box": "%d px" % padded, "hand": options.hand or g.hand}}
+        voxels = options.box ** 3
+        out.disk_bytes += int(kept.sum()) * (voxels * (2 if options.float16 else 4)
+                                             + 4 * options.box ** 2 * (options.box // 2 + 1))
+        out.memory_bytes = max(out.memory_bytes, 4 * g.n_tilts * (h * w + 8 * padded ** 2) + 64 * voxels)
+        unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
+                                       own.position.tolist(), own.rotation.tolist())
+    total = sum(int(u.work["kept"].sum()) for u in units if not u.error)
+    if units and not total and not all(u.error for u in units):
+        reasons = ", ".join("%s: %d in the table, %d seen in at least %d tilts" % (
+            u.name, len(u.work["particles"]), u.work["kept"].sum(), options.min_tilts) for u in units if not u.error)
+        problems.append(Problem("error", options.particles, "no particle can be exported (%s)" % reasons,
+                                "Check the pixel size and the centre of the coordinates, and the names of the series"))
+    return out
+
+
+def names(unit, options, count):
+    """Paths of the volumes and 3D CTFs of a unit's particles, relative to the output folder."""
+    stem = safe_stem(unit.name)
+    image = ["subtomo/%s/%s_%07d_%.2fA.mrc" % (stem, stem, i + 1, options.pixel_size) for i in range(count)]
+    return image, [n.replace("_%.2fA.mrc" % options.pixel_size, "_ctf_%.2fA.mrc" % options.pixel_size) for n in image]
+
+
+def execute(unit, options, backend):
+    """Export the particles of one tilt series; returns the result as a dict of plain values."""
+    particles, kept = unit.work["particles"], unit.work["kept"]
+    images, ctfs = names(unit, options, len(particles))
+    index = np.flatnonzero(kept)
+    entries = [{"uid": uid, "kept": bool(k), "tilts": int(s), "image": a, "ctf": b,
+                "reason": "" if k else "seen in %d tilts, %d asked for" % (s, options.min_tilts)}
+               for uid, k, s, a, b in zip(particles.uid, kept, unit.work["seen"].sum(axis=1), images, ctfs)]
+    result = {"particles": entries, "pixel_size": options.pixel_size, "box": options.box,
+              "padded": unit.work["padded"], "notes": [], "files": []}
+    if not len(index):
+        return result
+    before = unit.series.geometry.acq_order
+    stack, series, result["notes"] = prepare(unit.series, options, options.normalize_input, backend,
+                                             Progress(unit.name + " reading", len(before), "tilts"))
+    g = series.geometry
+    seen = unit.work["seen"][:, np.isin(before, g.acq_order)]
+    projection = g.project(particles.position)
+    depth = (options.hand or g.hand) * projection.depth
+    position = stack.position_px(projection.xy)
+    os.makedirs(os.path.join(options.output, os.path.dirname(images[0])), exist_ok=True)
+    progress = Progress(unit.name, len(index), "particles")
+    radius = diameter(options) / 2 / options.pixel_size
+
+    def store(i, volume, transfer):
+        if options.normalize_output:
+            normalise_volume(volume, radius)
+        mrc.write(os.path.join(options.output, images[i]), volume, options.pixel_size, float16=options.float16)
+        mrc.write(os.path.join(options.output, ctfs[i]), transfer, 1 / (options.box * options.pixel_size))
+        progress()
+
+    if options.interpolation == "trilinear":
+        _run_trilinear(unit, stack, series, index, position, depth, seen, options, backend, store)
+    else:
+        plan_ = plan_subtomos(g, series.ctf, options.box, unit.work["padded"], options.pixel_size, backend)
+        images_on_device = backend.to_device(stack.images)
+        # One particle per thread on the CPU; as many as fit on a GPU.
+        batch = 1 if not backend.on_gpu else max(1, int(GPU_SHARE * backend.free_bytes() / _bytes_per_particle(plan_, g)))
+        groups = [index[i:i + batch] for i in range(0, len(index), batch)]
+
+        def work(some):
+            volumes, transfer = reconstruct_subtomos(images_on_device, plan_, position[some], depth[some],
+                                                     g.matrix[None], seen[some], backend)
+            for i, v, c in zip(some, backend.to_host(volumes), backend.to_host(transfer)):
+                store(i, v, c)
+
+        with ThreadPoolExecutor(1 if backend.on_gpu else backend.threads) as pool:
+            list(pool.map(work, groups))
+    progress.finish()
+    result["files"] = [os.path.join(options.output, n) for i in index for n in (images[i], ctfs[i])]
+    return result
+
+
+def _bytes_per_particle(plan_, geometry):
+    """Device memory of one particle: windows and transforms, grid cells, volumes."""
+    windows = geometry.n_tilts * plan_.padded ** 2 * 4 * 5
+    return windows + (plan_.grid + 6) ** 2 * (plan_.grid // 2 + 7) * 16 + 6 * 4 * plan_.grid ** 3
+
+
+def _run_trilinear(unit, stack, series, index, position, depth, seen, options, backend, store):
+    size = max(2 * options.box, unit.work["padded"])
+
+    def work(i):
+        windows = windows_at(stack.images, position[i], size)
+        store(i, *reconstruct_trilinear(windows, series.geometry, series.ctf, depth[i], series.geometry.matrix,
+                                        options.box, options.pixel_size, seen[i]))
+
+    with ThreadPoolExecutor(backend.threads) as pool:
+        list(pool.map(work, index))
+
+
+def collect(options, results):
+    """Write the particle table and the report of all finished units; the table comes last."""
+    series, _, _ = load(options, True)
+    particles, _ = particlestar.read_particles(
+        options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
+        normalized=options.normalized, centre=options.centre)
+    entry = {}
+    for r in results:
+        if r["status"] != "failed":
+            entry.update({p["uid"]: p for p in r["particles"]})
+    kept = [i for i, uid in enumerate(particles.uid) if uid in entry and entry[uid]["kept"]]
+    dropped = ["%s: %s" % (p["uid"], p["reason"]) for p in entry.values() if not p["kept"]]
+    folder = os.path.join(options.output, "report")
+    os.makedirs(folder, exist_ok=True)
+    out = {"star": None, "kept": len(kept), "dropped": dropped}
+    if not kept:
+        return out
+    chosen = particles.select(np.array(kept))
+    entries = [entry[uid] for uid in chosen.uid]
+    tilts = [e["tilts"] for e in entries]
+    paths = [os.path.join(options.output, e["image"]) for e in entries]
+    report.subtomo_montage(paths, os.path.join(folder, "montage.png"))
+    counts = {}
+    for name in chosen.names():
+        counts[name] = counts.get(name, 0) + 1
+    report.particles_per_tomogram(counts, os.path.join(folder, "particles_per_tomogram.png"))
+    report.tilts_per_particle(tilts, os.path.join(folder, "tilts_per_particle.png"))
+    star = os.path.join(options.output, options.star)
+    by_name = {s.ts_id: s for s in series}
+    chosen.extra["tomoexportVisibleTilts"] = [str(t) for t in tilts]
+    subtomostar.write_subtomos(
+        star, chosen, [e["image"] for e in entries], [e["ctf"] for e in entries], options.pixel_size, options.box,
+        {name: by_name[name].optics for name in counts}, style=options.format,
+        volume_sizes={name: by_name[name].geometry.volume_size for name in counts})
+    out["star"] = star
+    return out
