@@ -36,7 +36,7 @@ test-engine:  ## everything that needs no Scipion, without Scipion, on numpy 2
 	@VENV=.venv-engine tools/with-env python -m pytest $(PYTEST)
 
 lint: env  ## ruff
-	@$(RUN) python -m ruff check .
+	@$(RUN) python -m ruff check --output-format concise .
 
 bench:  ## compare with warpylib on this computer (benchmarks/README.md)
 	@tools/environment.sh $(VENV)
