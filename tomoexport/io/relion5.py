@@ -6,7 +6,6 @@ RELION keeps columns that it does not know.
 
 import os
 import re
-from contextlib import contextmanager
 
 import numpy as np
 
@@ -88,17 +87,13 @@ def _read_series(project, tomogram, ts_id, folders, image_shape):
             _IMAGES["images"], tilts.where())).text(_STACK)[0])
         images["images"] = tuple((locate(stack, folders), section) for section in range(len(tilts)))
     shape = _image_shape(images["images"]) or image_shape or (size[1], size[0])
-    with _about(tomogram.where(0)):
-        optics = Optics(*(tomogram.float(column)[0] for column in _OPTICS))
-    with _about(tilts.where()):
-        geometry = TiltSeriesGeometry(
-            ts_id, shape, pixel_size, dose=tilts.float(_DOSE), hand=tomogram.int(_HAND)[0],
-            volume_size=tuple(n * pixel_size for n in size),
-            used=tilts.bool(_USED, True), acq_order=tilts.int(_ORDER) if tilts.has(_ORDER) else None,
-            **_alignment(tilts, shape, pixel_size, size))
-        ctf = _ctf(tilts, optics)
+    optics = _make(tomogram.where(0), Optics, *(tomogram.float(column)[0] for column in _OPTICS))
+    geometry = _make(
+        tilts.where(), TiltSeriesGeometry, ts_id, shape, pixel_size, dose=tilts.float(_DOSE),
+        hand=tomogram.int(_HAND)[0], volume_size=tuple(n * pixel_size for n in size), used=tilts.bool(_USED, True),
+        acq_order=tilts.int(_ORDER) if tilts.has(_ORDER) else None, **_alignment(tilts, shape, pixel_size, size))
     return TiltSeries(
-        geometry, ctf, optics=optics, optics_group=tomogram.text(_GROUP, "")[0],
+        geometry, _ctf(tilts, optics), optics=optics, optics_group=tomogram.text(_GROUP, "")[0],
         extra={column: tilts.text(column) for column in tilts.columns if column not in _OWN_TILT},
         tomo_extra={column: tomogram.text(column)[0] for column in tomogram.columns if column not in _OWN_TOMO},
         **images)
@@ -111,14 +106,11 @@ def _require(table, columns, remedy):
     return table
 
 
-@contextmanager
-def _about(place):
-    """Put the place in a table before what an error of the engine is about."""
+def _make(place, kind, *values, **fields):
+    """Make a value of the engine; errors then name the place in the table, too."""
     try:
-        yield
+        return kind(*values, **fields)
     except InputError as error:
-        if error.item.startswith(place.split(",")[0]):
-            raise
         raise InputError("%s, %s" % (place, error.item), error.cause, error.remedy) from None
 
 
@@ -156,7 +148,7 @@ def _image_shape(images):
 def _alignment(tilts, shape, pixel_size, size):
     """Angles, shifts and distortion. Projection matrices win over angles, as in RELION, in the rows that have them."""
     n = len(tilts)
-    out = dict.fromkeys(("tilt", "axis", "xtilt"), np.full(n, np.nan))
+    out = {name: np.full(n, np.nan) for name in ("tilt", "axis", "xtilt")}
     out.update(shift=np.full((n, 2), np.nan), magnification=np.tile(np.eye(2), (n, 1, 1)))
     if tilts.has(*_ANGLES):
         tilt, axis, x, y = (tilts.float(column) for column in _ANGLES)
@@ -169,7 +161,6 @@ def _alignment(tilts, shape, pixel_size, size):
         matrices = np.stack([_vectors(tilts, column) for column in _PROJECTION], axis=1)
         given = np.isfinite(matrices).all(axis=(1, 2))
         decomposed = from_projection_matrices(matrices[given], shape, pixel_size, size)
-        out = {name: np.array(values) for name, values in out.items()}
         for name, values in decomposed.items():
             out[name][given] = values
     return out
@@ -193,7 +184,7 @@ def _ctf(tilts, optics):
         return None
     _require(tilts, _DEFOCUS, "Give both defoci and the angle, or none of the three")
     optional = {name: tilts.float(column) for name, column in _OPTIONAL_CTF.items() if tilts.has(column)}
-    return Ctf(optics, *(tilts.float(column) for column in _DEFOCUS), **optional)
+    return _make(tilts.where(), Ctf, optics, *(tilts.float(column) for column in _DEFOCUS), **optional)
 
 
 def write_project(folder_or_path, series, paths="relative", base=None):

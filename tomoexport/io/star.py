@@ -59,6 +59,11 @@ class Table:
         return Table(self.name, self.columns, [self.rows[i] for i in rows], self.is_list, self._path,
                      [self._lines[i] for i in rows] if len(self._lines) else ())
 
+    def extended(self, columns, rows):
+        """Return a table with more ``columns``, of which ``rows`` holds the N rows of text."""
+        return Table(self.name, self.columns + columns, [old + new for old, new in zip(self.rows, rows)], self.is_list,
+                     self._path, self._lines)
+
     def has(self, *columns):
         """Tell whether all these columns are there."""
         return all(column in self.columns for column in columns)

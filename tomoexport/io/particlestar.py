@@ -1,0 +1,340 @@
+"""Particles from STAR files of RELION 3.0, 3.1, 4, 5 and WarpTools.
+
+What differs is the unit and the zero of the coordinates, and where pixel sizes stand; `dialect` tells them apart:
+
+=========  ======================================================  ==============================================
+dialect    recognised by                                           coordinates
+=========  ======================================================  ==============================================
+relion5    ``rlnCenteredCoordinateXAngst``                         angstrom from the tomogram's centre
+warptools  ``rlnTomoName`` ending in ``.tomostar``                 particle pixels from the corner
+relion4    ``rlnTomoName``                                         tilt series pixels from the corner
+relion3.1  ``data_optics``                                         pixels from the corner, size to be told or taken
+relion3.0  none of these                                           from the table
+=========  ======================================================  ==============================================
+
+WarpTools of today equates tilt series pixel and particle pixel, so that one rule reads its old and its new files.
+"""
+
+import os
+import re
+
+import numpy as np
+
+from ..engine.particles import ParticleSet
+from ..engine.poses import matrix_from_zyz
+from ..errors import InputError
+from . import star
+
+CENTRED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
+CORNER = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
+ORIGIN = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
+ANGLE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_BOX_ANGLE = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
+_GROUP, _SERIES_PIXEL, _IMAGE_PIXEL = "rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize"
+_NAMES = ("rlnTomoName", "rlnMicrographName")
+_SUFFIX = re.compile(r"(\.(tomostar|mrcs?|rec|st)|_\d+(\.\d+)?Apx)$")
+
+
+def particle_table(path):
+    """Read the table of particles of a STAR file, the columns of ``data_optics`` joined to it.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    table : star.Table
+    optics : bool
+        Whether there is a ``data_optics``.
+
+    Raises
+    ------
+    InputError
+        If no block has particles, or a row names an optics group that is not there.
+    """
+    source = star.read(path)
+    optics = source.find("optics")
+    table = next((block for block in source if block is not optics and not block.is_list
+                  and any(map(block.has, _NAMES + CENTRED + CORNER))), None)
+    if table is None or len(table) == 0:
+        raise InputError(path, "there are no particles in it", "Give a particle STAR file; the blocks are: %s"
+                         % ", ".join("data_%s (%d rows)" % (block.name, len(block)) for block in source))
+    if optics is None or len(optics) == 0:
+        return table, optics is not None
+    new = [i for i, column in enumerate(optics.columns) if not table.has(column)]
+    groups = optics.text(_GROUP)
+    rows = {group: [row[i] for i in new] for group, row in zip(groups, optics.rows)}
+    of_particles = table.text(_GROUP, groups[0] if len(groups) == 1 else None)
+    for row, group in enumerate(of_particles):
+        if group not in rows:
+            raise InputError(table.where(row), "there is no optics group %s" % group,
+                             "data_optics has the groups %s" % ", ".join(groups))
+    return table.extended([optics.columns[i] for i in new], [rows[group] for group in of_particles]), True
+
+
+def dialect(path):
+    """Return the dialect of a particle STAR file, one of the names in the head of this module."""
+    return _dialect(*particle_table(path))
+
+
+def _dialect(table, optics):
+    if table.has(*CENTRED):
+        return "relion5"
+    if table.has("rlnTomoName"):
+        return "warptools" if all(name.endswith(".tomostar") for name in table.text("rlnTomoName")) else "relion4"
+    return "relion3.1" if optics else "relion3.0"
+
+
+def image_pixel_size(table):
+    """Angstrom per pixel of the images of each particle, ndarray `(N,)`; None if the table does not tell."""
+    if table.has("rlnPixelSize"):
+        return table.float("rlnPixelSize")
+    if table.has("rlnDetectorPixelSize", "rlnMagnification"):
+        return table.float("rlnDetectorPixelSize") * 1e4 / table.float("rlnMagnification")
+    return table.float(_IMAGE_PIXEL) if table.has(_IMAGE_PIXEL) else None
+
+
+def vectors(table, columns, default=None):
+    """Three columns as ndarray `(N, 3)`."""
+    return np.stack([table.float(column, default) for column in columns], axis=1)
+
+
+def origins(table, pixel_size=None):
+    """Offsets rlnOriginX/Y/Z of the particles from their boxes' centres.
+
+    Parameters
+    ----------
+    table : star.Table
+    pixel_size : float or ndarray `(N,)`, optional
+        Angstrom per pixel of offsets in pixels, where the table does not tell.
+
+    Returns
+    -------
+    ndarray `(N, 3)`
+        Angstrom, in the frame of the box; its centre is the particle's plus this.
+    """
+    angst = [column + "Angst" for column in ORIGIN]
+    if any(map(table.has, angst)):
+        return vectors(table, angst, 0.0)
+    out = vectors(table, ORIGIN, 0.0)
+    if not out.any():
+        return out
+    known = image_pixel_size(table)
+    if known is None and pixel_size is None:
+        raise InputError(table.where(), "the pixel size of rlnOriginX/Y/Z is not known", _PIXEL_REMEDY)
+    return out * np.reshape(pixel_size if known is None else known, (-1, 1))
+
+
+_PIXEL_REMEDY = "Give the pixel size of the coordinates, A"
+
+
+def rotations(table):
+    """Orientations of the particles.
+
+    Returns
+    -------
+    box : ndarray `(N, 3, 3)`
+        Of the particle's box in the tomogram (rlnTomoSubtomogram*).
+    particle : ndarray `(N, 3, 3)`
+        Of the particle in its box (rlnAngle*). Angles that are not there are 0.
+    """
+    return tuple(matrix_from_zyz(*(table.float(column, 0.0) for column in columns))
+                 for columns in (_BOX_ANGLE, ANGLE))
+
+
+def bare_name(name):
+    """Strip folder, extension and pixel size from the name of a tomogram: ``rec/TS_1_10.00Apx.mrc`` to ``TS_1``."""
+    bare = os.path.basename(name)
+    while _SUFFIX.search(bare):
+        bare = _SUFFIX.sub("", bare)
+    return bare
+
+
+def match_names(names, ts_ids):
+    """Find the tilt series that each name means.
+
+    Parameters
+    ----------
+    names : sequence of str
+    ts_ids : sequence of str
+
+    Returns
+    -------
+    dict of str to str
+        For each distinct name that means exactly one tilt series: the same name, or else the same bare name.
+    """
+    by_bare = {}
+    for ts_id in ts_ids:
+        by_bare.setdefault(bare_name(ts_id), []).append(ts_id)
+    out = {}
+    for name in dict.fromkeys(names):
+        candidates = [name] if name in ts_ids else by_bare.get(bare_name(name), [])
+        if len(candidates) == 1:
+            out[name] = candidates[0]
+    return out
+
+
+def tomogram_centre(geometry):
+    """Angstrom from the centre of the first voxel of a tomogram to its own centre, voxel N//2; ndarray `(3,)`."""
+    return _size_px(geometry) // 2 * geometry.pixel_size
+
+
+def _size_px(geometry):
+    return np.round(np.array(geometry.volume_size) / geometry.pixel_size)
+
+
+def corner_coordinates(particles, series, pixel_size):
+    """Positions as pixels from the first voxel of the tomogram.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+    series : sequence of TiltSeries
+        Those of the particles, at least.
+    pixel_size : float
+        Angstrom.
+
+    Returns
+    -------
+    ndarray `(N, 3)`
+    """
+    centres = {one.ts_id: tomogram_centre(one.geometry) for one in series}
+    return (particles.position + np.array([centres[name] for name in particles.names()]).reshape(-1, 3)) / pixel_size
+
+
+def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized=False, centre="relion",
+                   tomogram_binning=None, name=None):
+    """Read particles and match them with tilt series.
+
+    Parameters
+    ----------
+    path : str
+    series : sequence of TiltSeries, optional
+        Needed for coordinates that are counted from the corner of the tomogram. Without it names stay as they are.
+    coordinates_pixel_size : float, optional
+        Angstrom per pixel of coordinates counted from the corner; by default the table tells.
+    normalized : bool
+        Whether such coordinates run from 0 to 1 over the tomogram.
+    centre : {'relion', 'imod'}
+        Where the tomogram they were measured in has its centre: voxel N//2 or (N-1)/2.
+    tomogram_binning : float, optional
+        Voxel of that tomogram in pixels of the coordinates, for 'imod'; 1 by default.
+    name : str, optional
+        Tilt series of all particles, whatever the table says.
+
+    Returns
+    -------
+    particles : ParticleSet
+        Those whose tilt series is there. Shifts (rlnOrigin*) are in the positions, box orientations
+        (rlnTomoSubtomogram*) in the rotations; ``extra`` holds every column as it came in.
+    problems : list of str
+        Tomograms without tilt series and how many particles they have, and coordinates that occur more than once.
+
+    Raises
+    ------
+    InputError
+        If there are no coordinates, no name matches, or a pixel size is not known.
+    """
+    table, optics = particle_table(path)
+    names = [name] * len(table) if name else tomogram_names(table)
+    if series is None:
+        ts_ids, problems = tuple(dict.fromkeys(names)), []
+    else:
+        ts_ids = tuple(one.ts_id for one in series)
+        table, names, problems = _matched(path, table, names, ts_ids)
+    index = {ts_id: i for i, ts_id in enumerate(ts_ids)}
+    ts = np.array([index[ts_id] for ts_id in names])
+    if table.has(*CENTRED):
+        position = vectors(table, CENTRED)
+    else:
+        position = _from_corner(path, table, _dialect(table, optics), ts, series, coordinates_pixel_size, normalized,
+                                centre, tomogram_binning or 1.0)
+    box, particle = rotations(table)
+    position = position - np.einsum("nij,nj->ni", box, origins(table, coordinates_pixel_size))
+    problems += _coinciding(position, names)
+    particles = ParticleSet(position, box @ particle, ts, ts_ids, particle_names(table, names),
+                            {column: table.text(column) for column in table.columns},
+                            any(map(table.has, ANGLE + _BOX_ANGLE)))
+    return particles, problems
+
+
+def tomogram_names(table):
+    """Return the name of each particle's tomogram as the table gives it, a list of N str."""
+    column = next(filter(table.has, _NAMES), None)
+    if column is None:
+        raise InputError(table.where(), "no column names the tomograms: neither %s nor %s" % _NAMES,
+                         "Say which tilt series the particles belong to")
+    return table.text(column)
+
+
+def particle_names(table, names):
+    """Return the unique names of the particles, by default their number in the tilt series ``names`` of each."""
+    if table.has("rlnTomoParticleName"):
+        return table.text("rlnTomoParticleName")
+    counts = dict.fromkeys(names, 0)
+    uids = []
+    for name in names:
+        counts[name] += 1
+        uids.append("%s/%d" % (name, counts[name]))
+    return uids
+
+
+def _matched(path, table, names, ts_ids):
+    """Keep the rows whose name means a tilt series. Returns table, names of their tilt series, problems."""
+    match = match_names(names, ts_ids)
+    rows = [row for row, name in enumerate(names) if name in match]
+    lost = {}
+    for name in names:
+        if name not in match:
+            lost[name] = lost.get(name, 0) + 1
+    if not rows:
+        raise InputError(path, "no particle belongs to one of the tilt series; it names %s, the tilt series are %s"
+                         % (", ".join(lost), ", ".join(ts_ids)), "Give the tilt series that the particles belong to")
+    problems = ["%s: %d particles are left out, there is no tilt series of this name" % item for item in lost.items()]
+    return table.select(rows), [match[names[row]] for row in rows], problems
+
+
+def _from_corner(path, table, kind, ts, series, pixel_size, normalized, centre, binning):
+    """Positions `(N, 3)` in angstrom from the tomogram centre, of coordinates counted from its corner."""
+    if not table.has(*CORNER):
+        raise InputError(table.where(), "it has neither the columns %s nor %s" % (CENTRED[0], CORNER[0]),
+                         "Give a particle STAR file with coordinates")
+    if series is None:
+        raise InputError(path, "its coordinates are counted from the corner of the tomogram, whose size it does not tell",
+                         "Give the tilt series as well")
+    geometries = [one.geometry for one in series]
+    of_series = np.array([geometry.pixel_size for geometry in geometries])[ts]
+    sizes = np.array([_size_px(geometry) for geometry in geometries])[ts]
+    coordinates = vectors(table, CORNER)
+    if normalized:
+        pixel, coordinates = of_series, coordinates * (sizes - 1)
+    elif pixel_size:
+        pixel = np.full(len(table), float(pixel_size))
+    else:
+        pixel = _coordinate_pixel(table, kind, of_series)
+    if centre == "imod":
+        voxel = pixel * binning
+        middle = (np.round(sizes * (of_series / voxel)[:, None]) - 1) / 2 * voxel[:, None]
+    else:
+        middle = np.array([tomogram_centre(geometry) for geometry in geometries])[ts]
+    return coordinates * pixel[:, None] - middle
+
+
+def _coordinate_pixel(table, kind, of_series):
+    if kind == "relion4":
+        return table.float(_SERIES_PIXEL) if table.has(_SERIES_PIXEL) else of_series
+    pixel = table.float(_IMAGE_PIXEL) if kind == "warptools" and table.has(_IMAGE_PIXEL) else image_pixel_size(table)
+    if pixel is None or not (pixel > 0).all():
+        raise InputError(table.where(), "the pixel size of its coordinates is not known", _PIXEL_REMEDY)
+    return pixel
+
+
+def _coinciding(position, names):
+    """Lines that tell how many particles of a tilt series sit exactly where another one does."""
+    seen, twice = set(), {}
+    for name, point in zip(names, map(tuple, position)):
+        if (name, point) in seen:
+            twice[name] = twice.get(name, 0) + 1
+        seen.add((name, point))
+    return ["%s: %d particles have the same coordinates as another" % item for item in twice.items()]
