@@ -6,6 +6,7 @@ orientation matrix (`to_scipion` is the inverse).
 """
 
 import json
+import os
 from collections import namedtuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..engine.geometry import TiltSeriesGeometry, from_imod_transform
 from ..engine.particles import ParticleSet
 from ..engine.poses import zyz_from_matrix
 from ..errors import InputError
-from ..io import mrc, star
+from ..io import mrc, star, subtomostar
 from ..io.tiltseries import TiltSeries
 from . import attributes as extra
 
@@ -529,44 +530,54 @@ def write_particles(path, particle_set):
     star.write(path, [star.Table.from_columns("particles", columns)])
 
 
-def subtomograms(items):
-    """Read sub-tomograms with their 3D CTFs, as an average needs them.
+def check_subtomograms(items):
+    """Check that sub-tomograms can be averaged.
 
     Parameters
     ----------
     items : tomo.objects.SetOfSubTomograms
-
-    Returns
-    -------
-    particles : ParticleSet
-    images, ctfs : list of str
-        Files of each.
-    optics : dict of str to Optics
-        By tilt series.
 
     Raises
     ------
     InputError
         If one has no 3D CTF, no coordinate, or a translation.
     """
-    images, ctfs, optics = [], [], {}
     for item in items.iterItems():
-        ctf = extra.take(item, extra.CTF_FILE)
-        coordinate = item.getCoordinate3D()
-        if coordinate is None:
+        if not item.hasCoordinate3D():
             raise InputError(item.getFileName(), "it has no coordinate", "Give sub-tomograms that were exported from "
                              "coordinates")
-        # RELION plugins keep the file at the coordinate.
-        ctf = ctf or extra.take(coordinate, "_3dcftMrcFile") or extra.take(item, "_ctfFile")
-        if not ctf:
-            raise InputError(item.getFileName(), "it has no 3D CTF", "Export the sub-tomograms with tomoexport")
+        if not _ctf_file(item):
+            raise InputError(item.getFileName(), "it has no 3D CTF", "Export the sub-tomograms with this plugin")
         transform = item.getTransform()
-        if transform is not None and np.abs(np.array(transform.getShifts(), np.float64)).max() > 1e-3:
+        if transform is not None and np.abs(transform.getMatrix()[:3, 3]).max() > 1e-3:
             raise InputError(item.getFileName(), "its alignment has a translation", "Export the sub-tomograms again at "
                              "the refined positions; then they are centred")
-        images.append(item.getFileName())
-        ctfs.append(ctf)
-        ts_id = coordinate.getTomoId()
+
+
+def _ctf_file(item):
+    # RELION plugins keep it at the coordinate, or under another name.
+    return (extra.take(item, extra.CTF_FILE) or extra.take(item.getCoordinate3D(), "_3dcftMrcFile")
+            or extra.take(item, "_ctfFile"))
+
+
+def write_subtomograms(path, items):
+    """Write the table of sub-tomograms with their 3D CTFs, as an average needs it; files are named absolutely.
+
+    Parameters
+    ----------
+    path : str
+    items : tomo.objects.SetOfSubTomograms
+        Checked by `check_subtomograms`.
+    """
+    images, ctfs, optics = [], [], {}
+    for item in items.iterItems():
+        images.append(os.path.abspath(item.getFileName()))
+        ctfs.append(os.path.abspath(_ctf_file(item)))
+        ts_id = item.getCoordinate3D().getTomoId()
         if ts_id not in optics:
             optics[ts_id] = optics_of(item)
-    return particles(items), images, ctfs, optics
+    particle_set, pixel_size = particles(items), items.getSamplingRate()
+    subtomostar.write_subtomos(
+        path, particle_set, images, ctfs, pixel_size, items.getDim()[0], optics,
+        micrograph_names={name: name for name in particle_set.ts_ids},
+        coordinates=particle_set.position / pixel_size)

@@ -3,6 +3,7 @@
 import glob
 import os
 from collections import namedtuple
+from dataclasses import replace
 
 import numpy as np
 
@@ -80,10 +81,12 @@ def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, 
 
     Returns
     -------
-    ParticleSet
+    particles : ParticleSet
         Its tilt series are called by tsId.
-    list of str
-        Particles that belong to no tomogram.
+    problems : list of str
+        Particles that belong to no tomogram, and coordinates that occur twice.
+    lost : int
+        Number of particles that belong to no tomogram.
 
     Raises
     ------
@@ -93,21 +96,25 @@ def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, 
     files = sorted(glob.glob(os.path.expanduser(pattern)))
     if not files:
         raise InputError(pattern, "there is no such file", "Check the path and the pattern")
-    series, ts_ids = [], {}
+    series, ts_ids, above = [], {}, {}
     for tomogram in tomograms.iterItems():
-        ts_id = tomogram.getTsId()
-        frame = from_scipion.Frame(tomogram, centre)
+        ts_id, frame = tomogram.getTsId(), from_scipion.Frame(tomogram)
+        # How far voxel N//2, which corners are converted to here, lies above the centre (N-1)/2.
+        above[ts_id] = (frame.dims // 2 - (frame.dims - 1) / 2) * frame.pixel_size
         for name in {ts_id, extra.take(tomogram, extra.NAME, ts_id)}:
             if ts_ids.setdefault(name, ts_id) == ts_id:
                 series.append(_stand_in(name, frame))
-    sets, problems = [], []
+    sets, problems, lost = [], [], 0
     for file in files:
         one, lines = particlestar.read_particles(
-            file, series, coordinates_pixel_size=coordinates_pixel_size or None, normalized=normalized,
-            centre=centre, tomogram_binning=None)
+            file, series, coordinates_pixel_size=coordinates_pixel_size or None, normalized=normalized)
+        table, _ = particlestar.particle_table(file)
+        lost += len(table) - len(one)
+        if centre == "imod" and not table.has(*particlestar.CENTRED):
+            one = replace(one, position=one.position + [above[ts_ids[name]] for name in one.names()])
         sets.append(one)
         problems += ["%s: %s" % (os.path.basename(file), line) for line in lines] if len(files) > 1 else lines
-    return _concatenate(sets, ts_ids), problems
+    return _concatenate(sets, ts_ids), problems, lost
 
 
 def _stand_in(name, frame):

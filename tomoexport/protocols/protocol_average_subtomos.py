@@ -1,0 +1,84 @@
+"""The CTF-weighted average of exported sub-tomograms, with half maps and FSC."""
+
+from pwem.objects import SetOfFSCs
+from pyworkflow.protocol import PointerParam
+from tomo.objects import AverageSubTomogram
+
+from ..convert import from_scipion, to_scipion
+from ..io import mrc
+from .protocol_base import ProtTomoExportBase
+
+
+class ProtTomoExportAverage(ProtTomoExportBase):
+    """Average sub-tomograms with their orientations and 3D CTFs.
+
+    The check that should follow every export: a map that shows the particle says that geometry, handedness, contrast
+    and CTF are right. Gives the average, two half maps and their Fourier shell correlation.
+    """
+
+    _label = "average sub-tomograms"
+    _possibleOutputs = {"Average": AverageSubTomogram, "FSC": SetOfFSCs}
+    VERB = "average"
+
+    # -------------------------- DEFINE param functions -----------------------
+    def _defineParams(self, form):
+        form.addSection("Input")
+        form.addParam("inputSubtomograms", PointerParam, pointerClass="SetOfSubTomograms", important=True,
+                      label="Sub-tomograms", help="Sub-tomograms that this plugin exported, or a subset of them, with "
+                      "orientations. Each needs its 3D CTF; halves are those of the column rlnRandomSubset, or else "
+                      "every second particle.")
+        self._addOptions(form, "diameter", "reference")
+        self._addCompute(form, parallel=False)
+
+    # -------------------------- INSERT steps functions -----------------------
+    def _insertAllSteps(self):
+        key = self._key()
+        first = self._insertFunctionStep(self.convertInputStep, key, prerequisites=[], needsGPU=False)
+        second = self._insertFunctionStep(self.averageStep, key, prerequisites=[first], needsGPU=False)
+        self._insertFunctionStep(self.createOutputStep, key, prerequisites=[second], needsGPU=False)
+
+    # --------------------------- STEPS functions -----------------------------
+    def convertInputStep(self, key):
+        """Write the table of the sub-tomograms that are in the set now."""
+        from_scipion.write_subtomograms(self._getExtraPath("input", "particles.star"), self.inputSubtomograms.get())
+
+    def averageStep(self, key):
+        """Run the job; the files that it must leave are checked."""
+        self._runJob(self._job(), "average")
+        return [self._getExtraPath(name) for name in ("average.mrc", "half1.mrc", "half2.mrc", "fsc.csv")]
+
+    def _jobInputs(self):
+        inputs = {"particles": self._getExtraPath("input", "particles.star")}
+        return dict(inputs, reference=self.reference.get()) if self.reference.get() else inputs
+
+    def createOutputStep(self, key):
+        """Make the outputs from the files on disk."""
+        path, *halves = [self._getExtraPath(name) for name in ("average.mrc", "half1.mrc", "half2.mrc")]
+        for name in [path] + halves:
+            mrc.read_header(name)
+        items = self.inputSubtomograms.get()
+        self._addOutput("Average", to_scipion.average(path, halves, items.getSamplingRate()), self.inputSubtomograms)
+        curves = self._createSetOfFSCs()
+        to_scipion.add_fscs(curves, self._getExtraPath("fsc.csv"))
+        self._addOutput("FSC", curves, self.inputSubtomograms)
+
+    # --------------------------- INFO functions ------------------------------
+    def _checkInputs(self):
+        errors = self._checkSets()
+        if not errors:
+            from_scipion.check_subtomograms(self.inputSubtomograms.get())
+        return errors
+
+    def _outputLines(self):
+        lines = super()._outputLines()
+        result = self._readJson(self._getExtraPath("results", "average.json"))
+        for name, threshold in (("resolution_0143", "0.143"), ("resolution_05", "0.5")):
+            if result.get(name):
+                lines.append("FSC falls to %s at %.1f Å" % (threshold, result[name]))
+        return lines
+
+    def _methods(self):
+        return ["%d sub-tomograms were averaged with tomoexport." % self.inputSubtomograms.get().getSize()]
+
+    def _citations(self):
+        return super()._citations() + ["Rosenthal2003"]

@@ -1,0 +1,147 @@
+"""Sub-tomograms with their 3D CTFs, from coordinates and tilt series."""
+
+from pyworkflow.object import Pointer
+from pyworkflow.protocol import LEVEL_ADVANCED, BooleanParam, PointerParam
+from tomo.objects import SetOfSubTomograms, SetOfTiltSeries
+
+from ..convert import attributes, from_scipion, to_scipion
+from ..io import mrc
+from ..io.relion5 import write_project
+from .protocol_base import FAILED, ProtTomoExportBase
+from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
+
+
+class ProtTomoExportSubtomos(ProtTomoExportBase):
+    """Export sub-tomograms for sub-tomogram averaging.
+
+    Every particle is reconstructed from the tilt images, at any pixel size, with the CTF and dose weighting of its own
+    place in the specimen; next to it stands its 3D CTF, and a particle table in RELION's format names both. RELION 3
+    reads it as it stands, RELION 4 and 5 with --ctf3d_not_squared: the 3D CTF holds one factor of the CTF.
+    """
+
+    _label = "export sub-tomograms"
+    _possibleOutputs = {"Subtomograms": SetOfSubTomograms, FAILED: SetOfTiltSeries}
+    VERB = "subtomo"
+
+    # -------------------------- DEFINE param functions -----------------------
+    def _defineParams(self, form):
+        form.addSection("Input")
+        form.addParam("inputCoordinates", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms",
+                      important=True, label="Particles", help="Coordinates, with or without orientations, picked at any "
+                      "pixel size; or aligned sub-tomograms, whose refined shifts are applied to the positions.")
+        form.addParam("inputTiltSeries", PointerParam, pointerClass="SetOfTiltSeries", important=True,
+                      label="Tilt series", help="Aligned tilt series, not interpolated, that the tomograms were made "
+                      "from: they are called the same (tsId). Excluded views take no part.")
+        form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", important=True, label="CTFs",
+                      help="Defocus of every tilt; joined with the images by acquisition order. Views without one are "
+                      "excluded.")
+        self._addOptions(form, "pixel_size", "box", "diameter", "hand")
+        form.addSection("Processing")
+        self._addOptions(form, "invert", "normalize_input", "normalize_output", "min_tilts", "format", "centre")
+        form.addParam("allowLoss", BooleanParam, default=False, expertLevel=LEVEL_ADVANCED,
+                      label="Leave out particles without tilt series", help="With No, particles whose tilt series or CTF "
+                      "is not among the inputs are an error; with Yes they are left out.")
+        addTransformCentre(form)
+        self._addOptions(form, "interpolation", "float16")
+        self._addCompute(form)
+
+    # --------------------------- STEPS functions -----------------------------
+    def convertInputStep(self, key, attempt):
+        """Write tilt series and particles as RELION 5 tables, which is what the job reads."""
+        values, names = self._optionValues(), self._seriesIds()
+        particles = from_scipion.particles(self.inputCoordinates.get(), values["centre"], names)
+        frames = from_scipion.frames(self._coordinates().getPrecedents())
+        series, notes, failures = from_scipion.tilt_series_set(
+            self.inputTiltSeries.get(), names, self.inputCtfs.get(), {n: f.size for n, f in frames.items()},
+            values["hand"], CENTRES[self.transformCentre.get()])
+        for name in names:
+            self._setFailure(name, failures.get(name, ""), "input")
+        if series:
+            write_project(self._getExtraPath("input"), series)
+            from_scipion.write_particles(self._getExtraPath("input", "particles.star"), particles)
+        self._note(self._warnings() + self._orphans() + notes)
+
+    def _jobInputs(self):
+        return {"tomograms": self._getExtraPath("input", "tomograms.star"),
+                "particles": self._getExtraPath("input", "particles.star")}
+
+    def _job(self):
+        job = super()._job()
+        # The tables that the job reads are in angstrom from the centre already.
+        job["options"]["centre"] = "relion"
+        return job
+
+    def _checkResult(self, result):
+        for particle in result["particles"]:
+            if particle["kept"]:
+                mrc.read_header(self._getExtraPath(particle["image"]))
+                mrc.read_header(self._getExtraPath(particle["ctf"]))
+
+    def createOutputStep(self, key, attempt):
+        """Make the sets anew from the files on disk."""
+        names = self._seriesIds()
+        self._addFailed(names)
+        self._collect()
+        kept = {p["uid"]: p for name in set(names) - set(self._errors()) for p in self._result(name)["particles"]
+                if p["kept"]}
+        coordinates = self._coordinates()
+        output = self._createSetOfSubTomograms()
+        output.setSamplingRate(self.pixelSize.get())
+        output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
+        output.setCoordinates3D(self._coordinatesPointer())
+        attributes.put(output, attributes.STAR, self._getExtraPath("particles.star"))
+        acquisitions = {ts.getTsId(): ts.getAcquisition().clone() for ts in self.inputTiltSeries.get().iterItems()}
+        to_scipion.add_subtomograms(output, self.inputCoordinates.get(), coordinates, kept, acquisitions,
+                                    self._optionValues()["centre"], self._getExtraPath)
+        if output.getSize() != len(kept):
+            raise RuntimeError("%d sub-tomograms were written, %d belong to coordinates. Restart the protocol."
+                               % (len(kept), output.getSize()))
+        self._addOutput("Subtomograms", output, self.inputCoordinates, self.inputTiltSeries, self.inputCtfs)
+
+    # --------------------------- UTILS functions -----------------------------
+    def _coordinates(self):
+        items = self.inputCoordinates.get()
+        return items.getCoordinates3D() if isinstance(items, SetOfSubTomograms) else items
+
+    def _coordinatesPointer(self):
+        items = self.inputCoordinates.get()
+        if isinstance(items, SetOfSubTomograms):
+            return items.getCoordinates3D(asPointer=True)
+        pointer = Pointer()
+        pointer.copy(self.inputCoordinates)
+        return pointer
+
+    def _seriesIds(self):
+        return self._match()[0]
+
+    def _match(self):
+        counts = from_scipion.counts(self._coordinates())
+        return from_scipion.match({"particles": counts, "tilt series": self.inputTiltSeries.get().getTSIds(),
+                                   "CTFs": self.inputCtfs.get().getTSIds()}, counts)
+
+    def _orphans(self):
+        return ["Left out: " + line for line in self._match()[1]]
+
+    # --------------------------- INFO functions ------------------------------
+    def _checkInputs(self):
+        errors = self._checkSets()
+        if errors:
+            return errors
+        names, orphans, lost = self._match()
+        if not names:
+            return ["Inputs: no tilt series is in all of them. " + " ".join(orphans)]
+        if lost and not self.allowLoss.get():
+            errors.append("%d particles would be lost: %s. Complete the inputs, or allow it in the form."
+                          % (lost, "; ".join(orphans)))
+        return errors + from_scipion.obstacles(self.inputTiltSeries.get(), names, self.pixelSize.get())
+
+    def _warnings(self):
+        return from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(),
+                                   hand=self._optionValues()["hand"], size_known=True)
+
+    def _methods(self):
+        return ["Sub-tomograms of %d voxels at %g Å per pixel and their 3D CTFs were reconstructed with tomoexport."
+                % (self.box.get(), self.pixelSize.get())]
+
+    def _citations(self):
+        return super()._citations() + ["Tegunov2021", "Jackson1991"]

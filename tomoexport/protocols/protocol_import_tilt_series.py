@@ -1,0 +1,86 @@
+"""Aligned tilt series and their CTFs from a RELION 5 project."""
+
+from pyworkflow.protocol import LEVEL_ADVANCED, BooleanParam, FileParam, FolderParam
+from tomo.objects import SetOfCTFTomoSeries, SetOfTiltSeries
+
+from ..convert import import_files, to_scipion
+from ..io.relion5 import read_project
+from ..jobs import report
+from .protocol_base import ProtTomoExportBase
+
+
+class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
+    """Import aligned tilt series and CTFs from the tomograms.star of a RELION 5 project.
+
+    The alignment becomes IMOD transforms, exactly; dose, acquisition order and excluded views are kept. What Scipion's
+    tilt series have no field for (x-tilt, handedness, size of the tomogram) stays with them as extra attributes, which
+    the other protocols of this plugin honour.
+    """
+
+    _label = "import aligned tilt series"
+    _possibleOutputs = {"TiltSeries": SetOfTiltSeries, "CTFs": SetOfCTFTomoSeries}
+
+    # -------------------------- DEFINE param functions -----------------------
+    def _defineParams(self, form):
+        form.addSection("Import")
+        form.addParam("tomogramsStar", FileParam, label="Tomograms STAR", important=True, help="tomograms.star of a "
+                      "RELION 5 project (from Align, CTF or later jobs), or of WarpTools' export for RELION 5.")
+        form.addParam("projectFolder", FolderParam, default="", label="Project folder", help="Folder that the paths in "
+                      "the tables are relative to, as RELION writes them. Leave it empty to try the folders above the "
+                      "file.")
+        form.addParam("makeStacks", BooleanParam, default=True, expertLevel=LEVEL_ADVANCED,
+                      label="Gather single images into stacks", help="Other plugins expect one stack per tilt series. "
+                      "With No, images in files of their own stay there; the protocols of this plugin read them all the "
+                      "same. Stacks are linked, never copied.")
+
+    # -------------------------- INSERT steps functions -----------------------
+    def _insertAllSteps(self):
+        self._insertFunctionStep(self.importStep, self._key(), needsGPU=False)
+
+    # --------------------------- STEPS functions -----------------------------
+    def importStep(self, key):
+        """Link the images and make the sets."""
+        series = self._read()
+        tilt_series = self._createSetOfTiltSeries()
+        tilt_series.setSamplingRate(series[0].geometry.pixel_size)
+        tilt_series.setAcquisition(to_scipion.acquisition(series[0]))
+        ts_ids, with_ctf, notes = to_scipion.ts_ids_of([one.ts_id for one in series]), [], []
+        for one in series:
+            one.check_files()
+            ts_id = ts_ids[one.ts_id]
+            places = import_files.gather(one, self._getExtraPath(), ts_id, self.makeStacks.get())
+            to_scipion.add_tilt_series(tilt_series, one, ts_id, places)
+            excluded = one.geometry.n_tilts - one.geometry.used.sum()
+            notes.append("%s: %d tilts%s" % (ts_id, one.geometry.n_tilts,
+                                             ", %d excluded" % excluded if excluded else ""))
+            if ts_id != one.ts_id:
+                notes.append("%s is called %s here: Scipion allows letters, digits and underscores."
+                             % (one.ts_id, ts_id))
+            if one.ctf is not None:
+                with_ctf.append((one, ts_id, places))
+        self._addOutput("TiltSeries", tilt_series)
+        if with_ctf:
+            ctfs = SetOfCTFTomoSeries.create(self._getPath(), template="ctfTomoSeries%s.sqlite")
+            ctfs.setSetOfTiltSeries(self.TiltSeries)
+            for arguments in with_ctf:
+                to_scipion.add_ctfs(ctfs, *arguments)
+            self._addOutput("CTFs", ctfs)
+            self._defineSourceRelation(self.TiltSeries, ctfs)
+        report.tilt_series_overview(series, self._getExtraPath("report", "tilt_series.png"))
+        self._note(notes)
+
+    # --------------------------- UTILS functions -----------------------------
+    def _read(self):
+        return read_project(self.tomogramsStar.get(), base=self.projectFolder.get() or None)
+
+    # --------------------------- INFO functions ------------------------------
+    def _checkInputs(self):
+        for one in self._read():
+            one.check_files()
+        return []
+
+    def _methods(self):
+        return ["Aligned tilt series were imported from %s." % self.tomogramsStar.get()]
+
+    def _citations(self):
+        return super()._citations() + ["Burt2024"]

@@ -1,0 +1,124 @@
+"""Whole tomograms from aligned tilt series."""
+
+from pyworkflow.protocol import EnumParam, PointerParam
+from tomo.objects import SetOfTiltSeries, SetOfTomograms
+
+from ..convert import from_scipion, to_scipion
+from ..io import mrc
+from ..io.relion5 import write_project
+from .protocol_base import FAILED, ProtTomoExportBase
+
+CENTRES = ("", "imod", "relion")
+
+
+def addTransformCentre(form):
+    """Add the question about which point the alignment transforms are about."""
+    form.addParam("transformCentre", EnumParam, default=0, display=EnumParam.DISPLAY_HLIST, expertLevel=1,
+                  choices=["as the tilt series, or IMOD's", "IMOD's (N-1)/2", "N/2"], label="Transforms are about",
+                  help="Scipion stores IMOD's transforms, about the image centre (N-1)/2. Some plugins drop the half "
+                       "pixel when they make transforms from another program's alignment: choose N/2 for those. Tilt "
+                       "series imported by this plugin know it.")
+
+
+class ProtTomoExportReconstruct(ProtTomoExportBase):
+    """Reconstruct tomograms from aligned tilt series at any pixel size.
+
+    Weighted back-projection with the exact filter for the tilts that are there; CTF correction per slab of equal
+    defocus, weighting by dose, contrast inversion and the tomograms of odd and even tilts in the same pass. The tilt
+    axis is along Y. Excluded views take no part.
+    """
+
+    _label = "reconstruct tomograms"
+    _possibleOutputs = {"Tomograms": SetOfTomograms, FAILED: SetOfTiltSeries}
+    VERB = "reconstruct"
+
+    # -------------------------- DEFINE param functions -----------------------
+    def _defineParams(self, form):
+        form.addSection("Input")
+        form.addParam("inputTiltSeries", PointerParam, pointerClass="SetOfTiltSeries", important=True,
+                      label="Tilt series", help="Aligned tilt series, not interpolated, as recorded or binned. Dose and "
+                      "alignment are taken from them.")
+        form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", allowsNull=True,
+                      label="CTFs (optional)", help="Defocus of every tilt; joined with the images by acquisition order. "
+                      "Views without one are excluded. Needed for CTF correction.")
+        self._addOptions(form, "pixel_size", "size_x", "size_y", "size_z", "halves")
+        form.addSection("Processing")
+        self._addOptions(form, "invert", "normalize", "ctf", "hand", "dose_weighting")
+        addTransformCentre(form)
+        self._addCompute(form)
+
+    # --------------------------- STEPS functions -----------------------------
+    def convertInputStep(self, key, attempt):
+        """Write the tilt series as RELION 5 tables, which is what the job reads."""
+        names = self._seriesIds()
+        ctfs = self.inputCtfs.get() if self._optionValues()["ctf"] != "none" else None
+        series, notes, failures = from_scipion.tilt_series_set(
+            self.inputTiltSeries.get(), names, ctfs, hand=self._optionValues()["hand"],
+            centre=CENTRES[self.transformCentre.get()])
+        for name in names:
+            self._setFailure(name, failures.get(name, ""), "input")
+        if series:
+            write_project(self._getExtraPath("input"), series)
+        self._note(self._warnings() + self._orphans() + notes)
+
+    def _jobInputs(self):
+        return {"tomograms": self._getExtraPath("input", "tomograms.star")}
+
+    def _checkResult(self, result):
+        for name in ("tomogram", "odd", "even")[:3 if self.halves.get() else 1]:
+            mrc.read_header(result[name])
+
+    def createOutputStep(self, key, attempt):
+        """Make the sets anew from the files on disk."""
+        self._addFailed(self._seriesIds())
+        self._collect()
+        values = self._optionValues()
+        output = self._createSetOfTomograms()
+        output.setSamplingRate(values["pixel_size"])
+        output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
+        names = set(self._seriesIds()) - set(self._errors())
+        for ts in self.inputTiltSeries.get().iterItems():
+            if ts.getTsId() in names:
+                result = self._result(ts.getTsId())
+                halves = [self._relative(result[name]) for name in ("odd", "even")] if values["halves"] else ()
+                output.append(to_scipion.tomogram(self._relative(result["tomogram"]), ts, values["pixel_size"], halves,
+                                                  values["ctf"] != "none"))
+        self._addOutput("Tomograms", output, self.inputTiltSeries, self.inputCtfs)
+
+    # --------------------------- UTILS functions -----------------------------
+    def _seriesIds(self):
+        return self._match()[0]
+
+    def _match(self):
+        sets = {"tilt series": self.inputTiltSeries.get().getTSIds()}
+        if self.inputCtfs.get() is not None and self._optionValues()["ctf"] != "none":
+            sets["CTFs"] = self.inputCtfs.get().getTSIds()
+        return from_scipion.match(sets)
+
+    def _orphans(self):
+        return ["Left out: " + line for line in self._match()[1]]
+
+    # --------------------------- INFO functions ------------------------------
+    def _checkInputs(self):
+        errors = self._checkSets()
+        if errors:
+            return errors
+        values = self._optionValues()
+        if values["ctf"] != "none" and self.inputCtfs.get() is None:
+            errors.append("CTF correction: there are no CTFs. Give a set of CTFs, or choose none.")
+        elif not self._seriesIds():
+            errors.append("CTFs: none belongs to the tilt series. " + " ".join(self._match()[1]))
+        return errors + from_scipion.obstacles(self.inputTiltSeries.get(), self._seriesIds(), values["pixel_size"])
+
+    def _warnings(self):
+        values = self._optionValues()
+        return from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(), hand=values["hand"],
+                                   size_known=values["size_z"] > 0, ctf=values["ctf"] != "none")
+
+    def _methods(self):
+        values = self._optionValues()
+        return ["Tomograms were reconstructed at %g Å per pixel by weighted back-projection with tomoexport (CTF "
+                "correction: %s)." % (values["pixel_size"], values["ctf"])]
+
+    def _citations(self):
+        return super()._citations() + ["Harauz1986"]

@@ -1,0 +1,87 @@
+"""The report of a run, and the way from there to Scipion's own viewers."""
+
+import glob
+import os
+
+from matplotlib.image import imread
+from pwem import Domain
+from pwem.viewers import EmPlotter
+from pyworkflow.protocol import EnumParam, LabelParam
+from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer
+
+from ..protocols import (ProtTomoExportAverage, ProtTomoExportImportParticles, ProtTomoExportImportTiltSeries,
+                         ProtTomoExportReconstruct, ProtTomoExportSubtomos)
+
+TITLES = {"overview": "Overview", "montage": "Sub-tomograms", "fsc": "Fourier shell correlation",
+          "average": "Average", "particles_per_tomogram": "Particles per tomogram",
+          "tilts_per_particle": "Tilts per particle", "tilt_series": "Defocus and dose"}
+
+
+def reportFigures(protocol):
+    """Find the figures of a run.
+
+    Returns
+    -------
+    list of (str, str)
+        Title and path, in the order of `TITLES`, then slices by the name of the tomogram.
+    """
+    paths = glob.glob(protocol._getExtraPath("report", "*.png"))
+    stems = {os.path.splitext(os.path.basename(path))[0]: path for path in paths}
+    known = [stem for stem in TITLES if stem in stems]
+    return [(TITLES.get(stem, stem.replace("_", " ")), stems[stem])
+            for stem in known + sorted(set(stems) - set(known))]
+
+
+class TomoExportResultsViewer(ProtocolViewer):
+    """Show the report figures with matplotlib, and open outputs in the viewers that Scipion has for them."""
+
+    _label = "report"
+    _targets = [ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
+                ProtTomoExportSubtomos, ProtTomoExportAverage]
+    _environments = [DESKTOP_TKINTER]
+
+    def _defineParams(self, form):
+        figures = reportFigures(self.protocol)
+        form.addSection("Report")
+        if figures:
+            form.addParam("showAll", LabelParam, label="All figures", help="Open every figure of the report.")
+            form.addParam("figure", EnumParam, default=0, choices=[title for title, _ in figures], label="Figure",
+                          help="Figure of the report to open. They are PNG files in extra/report of the run.")
+        else:
+            form.addParam("nothing", LabelParam, label="There are no figures yet", help="Figures are drawn when the "
+                          "run has worked on all tilt series.")
+        form.addSection("Outputs")
+        for name, output in self.protocol.iterOutputAttributes():
+            form.addParam("open" + name, LabelParam, label="Open %s" % name, help="Open %s in the viewer that Scipion "
+                          "has for it." % output)
+
+    def _getVisualizeDict(self):
+        actions = {"showAll": self._showAll, "figure": self._showFigure}
+        for name, output in self.protocol.iterOutputAttributes():
+            actions["open" + name] = lambda paramName=None, output=output: self._open(output)
+        return actions
+
+    def _showAll(self, paramName=None):
+        return [self._plot(*figure) for figure in reportFigures(self.protocol)]
+
+    def _showFigure(self, paramName=None):
+        return [self._plot(*reportFigures(self.protocol)[self.figure.get()])]
+
+    @staticmethod
+    def _plot(title, path):
+        image = imread(path)
+        height, width = image.shape[:2]
+        plotter = EmPlotter(x=1, y=1, windowTitle=title, figsize=(width / 110.0, height / 110.0))
+        figure = plotter.getFigure()
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.imshow(image)
+        axes.set_axis_off()
+        return plotter
+
+    def _open(self, output):
+        """Open an output with the viewer that Scipion prefers for it."""
+        for viewer in Domain.findViewers(output, DESKTOP_TKINTER):
+            viewer(project=self.getProject(), protocol=self.protocol, parent=self.formWindow).visualize(
+                output, windows=self.formWindow)
+            return []
+        return [self.infoMessage("Scipion has no viewer for %s." % output, "No viewer")]
