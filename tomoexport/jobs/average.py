@@ -36,8 +36,7 @@ def plan(options, only=None):
     if len(particles) < 2:
         problems.append(Problem("error", options.particles, "it has %d particle" % len(particles),
                                 "Two halves need at least two"))
-    unit = Unit("average", work={"particles": particles, "images": images, "ctfs": ctfs, "pixel_size": pixel_size,
-                                 "box": box})
+    unit = Unit("average", work=dict(particles=particles, images=images, ctfs=ctfs, pixel_size=pixel_size, box=box))
     files = [[p, os.path.getsize(p), os.stat(p).st_mtime_ns] for p in images + ctfs if os.path.exists(p)]
     unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "threads")},
                                    files, particles.rotation.tolist(), list(particles.uid))
@@ -55,7 +54,7 @@ def halves(particles):
 
 def execute(unit, options, backend):
     """Average; returns the result as a dict of plain values."""
-    particles, box, pixel_size = (unit.work[k] for k in ("particles", "box", "pixel_size"))
+    particles, images, ctfs, pixel_size, box = (unit.work[k] for k in ("particles", "images", "ctfs", "pixel_size", "box"))
     half = halves(particles)
     progress = Progress("average", len(particles), "particles")
 
@@ -63,10 +62,8 @@ def execute(unit, options, backend):
         which, piece = task
         total = Accumulator(box)
         for i in np.flatnonzero(half == which)[piece::PIECES]:
-            volume, _ = mrc.read_volume(unit.work["images"][i])
-            transfer, _ = mrc.read_volume(unit.work["ctfs"][i])
-            _check(unit.work["images"][i], volume, (box,) * 3)
-            _check(unit.work["ctfs"][i], transfer, (box, box, box // 2 + 1))
+            volume = _read(images[i], (box,) * 3)
+            transfer = _read(ctfs[i], (box, box, box // 2 + 1))
             total.add(volume, transfer, particles.rotation[i])
             progress()
         return which, total
@@ -81,9 +78,7 @@ def execute(unit, options, backend):
     radius = options.diameter / 2 / pixel_size if options.diameter else None
     curves = {"half maps": fsc(maps["half1"], maps["half2"], radius)}
     if options.reference:
-        known, _ = mrc.read_volume(options.reference)
-        _check(options.reference, known, (box,) * 3)
-        curves["known map"] = fsc(maps["average"], known, radius)
+        curves["known map"] = fsc(maps["average"], _read(options.reference, (box,) * 3), radius)
     frequency = np.arange(box // 2 + 1) / (box * pixel_size)
     os.makedirs(os.path.join(options.output, "report"), exist_ok=True)
     text = io.StringIO()
@@ -105,10 +100,12 @@ def execute(unit, options, backend):
                 notes=[], report=picture, files=list(paths.values()))
 
 
-def _check(path, volume, shape):
+def _read(path, shape):
+    volume, _ = mrc.read_volume(path)
     if volume.shape != shape:
         raise InputError(path, "it has %s voxels, expected %s" % (volume.shape[::-1], shape[::-1]),
-                         "All sub-tomograms of a table must have one box size")
+                         "All sub-tomograms of a table must have one box size, and half volumes of 3D CTF")
+    return volume
 
 
 def collect(options, results):

@@ -92,9 +92,10 @@ class Plan:
             if unit.error:
                 out.append("%s: cannot be used: %s" % (unit.name, unit.error))
             else:
-                facts = ["%d of %d tilts" % (unit.series.geometry.n_tilts, unit.total_tilts)]
+                used = unit.series.geometry.n_tilts if unit.series else unit.total_tilts
+                facts = ["%d of %d tilts" % (used, unit.total_tilts)] if unit.total_tilts else []
                 facts += ["%s %s" % (k, v) for k, v in unit.work.get("facts", {}).items()]
-                out.append("%s: %s" % (unit.name, ", ".join(facts)))
+                out.append("%s: %s" % (unit.name, ", ".join(facts) or "ready"))
         out += ["%s: %s" % (p.severity, p) for p in self.problems]
         out.append("disk %s, memory %s" % (size(self.disk_bytes), size(self.memory_bytes)))
         return out

@@ -85,7 +85,7 @@ def _work(module, options, only):
     manifest = Manifest(options.output)
     backend, results = None, []
     for unit in planned.units:
-        with lock(os.path.join(options.output, ".tomoexport", safe_stem(unit.name))):
+        with lock(options.output, unit.name):
             path = result_path(options, unit.name)
             done = not unit.error and os.path.exists(path) and manifest.done(unit.name, unit.fingerprint)
             if done:

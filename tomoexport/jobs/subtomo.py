@@ -193,6 +193,7 @@ def collect(options, results):
     subtomostar.write_subtomos(
         star, chosen, [e["image"] for e in entries], [e["ctf"] for e in entries], options.pixel_size, options.box,
         {name: by_name[name].optics for name in counts}, style=options.format,
-        volume_sizes={name: by_name[name].geometry.volume_size for name in counts})
+        volume_sizes={name: by_name[name].geometry.volume_size for name in counts},
+        micrograph_names={name: name + ".tomostar" for name in counts})
     out["star"] = star
     return out
