@@ -1,0 +1,273 @@
+"""Sub-volume and 3D CTF per particle: tomoexport against warpylib, in alternating runs on the same images.
+
+    python benchmarks/bench_subtomo.py [--pairs 3] [--threads 2] [--json FILE]
+
+Both get prepared tilt images in memory and give volumes and 3D CTFs in memory; compilation, reading and writing are
+left out on both sides. The peer is run at oversampling 2 (the default of its sub-volumes) and at 1 (the default of
+its 3D CTFs). Accuracy beside it: how far a simulated object, exported, is from that object filtered by the exported
+3D CTF; how far gridding is from the exact sum; and how well the two programs' results on the same noise agree.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import scipy.fft
+from common import HERE, alternate, correlation, finish, load, machine, middle, peer_python, run, save, shells, table
+
+from tomoexport.engine.backend import Backend
+from tomoexport.engine.ctf import frequency_grid
+from tomoexport.engine.fourier import sphere
+from tomoexport.engine.phantom import Phantom, chiral_phantom
+from tomoexport.engine.poses import matrix_from_zyz
+from tomoexport.engine.preprocess import PreparedStack
+from tomoexport.engine.simulate import make_series, project_tilt
+from tomoexport.engine.subtomo import padded_box, plan_subtomos, reconstruct_subtomos
+from tomoexport.engine.weights import envelope
+
+CHUNK = 4  # particles that a thread works on at once
+DIAMETER = 0.8  # of the box
+
+
+def export(data, geometry, ctf, threads, with_ctf=True, repeats=1):
+    """Reconstruct all particles with our engine.
+
+    Returns
+    -------
+    volumes, transfer : ndarray `(N, box, box, box)`, `(N, box, box, box//2+1)`
+    seconds : float
+        Of the particles, in all repeats.
+    plan_seconds : float
+        Of what a tilt series needs once.
+    """
+    backend = Backend("cpu", threads=threads)
+    pixel, box = geometry.pixel_size, int(data["box"])
+    stack = PreparedStack(data["images"], (pixel, pixel), np.zeros(geometry.n_tilts, bool),
+                          np.zeros(geometry.n_tilts, int))
+    start = time.perf_counter()
+    ctf = ctf if with_ctf else None
+    depth_range = np.abs(geometry.project(data["position"]).depth).max()
+    padded, _ = padded_box(box, ctf, pixel, DIAMETER * box * pixel, depth_range)
+    plan = plan_subtomos(geometry, ctf, box, padded, pixel, backend, dose_weighting=with_ctf)
+    plan_seconds = time.perf_counter() - start
+
+    def one(points):
+        seen = geometry.project(points)
+        visible = np.ones(seen.depth.shape, bool)
+        return reconstruct_subtomos(stack.images, plan, stack.position_px(seen.xy), geometry.hand * seen.depth,
+                                    seen.matrix, visible, backend)
+
+    chunks = [data["position"][i:i + CHUNK] for i in range(0, len(data["position"]), CHUNK)]
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(one, chunks[:threads]))
+        start = time.perf_counter()
+        for _ in range(repeats):
+            results = list(pool.map(one, chunks))
+        seconds = time.perf_counter() - start
+    return (*(np.concatenate(part) for part in zip(*results)), seconds, plan_seconds)
+
+
+def noise_data(path, shape, box, pixel_size, particles, tilts, seed):
+    """White noise: every frequency counts, and nothing agrees by chance."""
+    rng = np.random.default_rng(seed)
+    series = make_series("noise", shape, pixel_size, 1600.0, tilts, particles, rng, box * pixel_size)
+    images = rng.standard_normal((tilts,) + tuple(shape), dtype=np.float32)
+    save(path, series, images, box)
+
+
+def known_data(path, box, pixel_size, tilts, seed, decayed=False):
+    """Four noise-free particles far apart; returns the density of each `(4, box, box, box)`.
+
+    With `decayed` the images have the weights of dose and tilt in them: the peer's 3D CTF takes them for a part of
+    the signal, ours for a filter.
+    """
+    rng = np.random.default_rng(seed)
+    phantom = chiral_phantom(0.6 * box * pixel_size)
+    step = 2.2 * box
+    shape = (2 * int(2.2 * box), 2 * int(3 * step))
+    series = make_series("known", shape, pixel_size, 800.0, tilts, 4, rng, box * pixel_size)
+    along = (np.arange(4) - 1.5) * step * pixel_size
+    position = np.stack([rng.uniform(-60, 60, 4), along + rng.uniform(-5, 5, 4), rng.uniform(-300, 300, 4)], -1)
+    series = replace(series, position=position)
+    images = -np.stack([project_tilt(series, phantom, t, decay=False) for t in range(tilts)])
+    if decayed:
+        kx, ky = frequency_grid(shape, pixel_size)
+        images = scipy.fft.irfft2(scipy.fft.rfft2(images) * envelope(series.geometry, kx ** 2 + ky ** 2), s=shape)
+    save(path, series, images, box)
+    poses = matrix_from_zyz(*series.angles.T)
+    return np.stack([Phantom(phantom.centre @ pose.T, phantom.sigma, phantom.weight).volume(box, pixel_size)
+                     for pose in poses])
+
+
+def identity_error(volumes, transfer, objects):
+    """Relative rms error of exported objects against the objects filtered by their 3D CTF; one scale is fitted."""
+    box = objects.shape[-1]
+    inside = sphere(box, 28 / 64 * box, dtype=bool)
+    axes = (1, 2, 3)
+    expected = scipy.fft.irfftn(scipy.fft.rfftn(scipy.fft.ifftshift(objects, axes=axes), axes=axes) * transfer,
+                                axes=axes)
+    expected = scipy.fft.fftshift(expected, axes=axes)
+    return relative_error(np.stack([v[inside] for v in volumes]), np.stack([v[inside] for v in expected]))
+
+
+def relative_error(found, exact):
+    """Rms of the difference over the rms of the exact values, after a fitted scale."""
+    found, exact = found.ravel().astype(np.float64), exact.ravel().astype(np.float64)
+    exact = exact * (found @ exact) / (exact @ exact)
+    return float(np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact ** 2)))
+
+
+def grid_windows(path, box, pixel_size, tilts, seed):
+    """White-noise windows of one particle, as a tilt series of that size whose axis goes through the particle."""
+    rng = np.random.default_rng(seed)
+    series = make_series("windows", (box, box), pixel_size, box * pixel_size, tilts, 1, rng, 1.0)
+    series = replace(series, geometry=series.geometry.replace(shift=np.zeros((tilts, 2))))
+    save(path, series, rng.standard_normal((tilts, box, box), dtype=np.float32), box, np.zeros((1, 3)))
+
+
+def grid_ours(path):
+    """Numerator of our gridding: windows inserted with weight 1."""
+    data, geometry, _ = load(path)
+    box, backend = int(data["box"]), Backend("cpu", threads=1)
+    plan = plan_subtomos(geometry, None, box, box, geometry.pixel_size, backend, dose_weighting=False)
+    plan = replace(plan, envelope=np.ones_like(plan.envelope))
+    centre = np.full((1, geometry.n_tilts, 2), box // 2, np.float64)
+    nothing = np.zeros((1, geometry.n_tilts))
+    return reconstruct_subtomos(data["images"], plan, centre, nothing, geometry.matrix[None], nothing == 0, backend,
+                                correct=False)[0][0]
+
+
+def exact_sum(path, voxel, size):
+    """What gridding stands for: the trigonometric sum over all samples of the windows, padded to `size`.
+
+    `voxel` `(V, 3)`: xyz in voxels from the centre; returns `(V,)`.
+    """
+    data, geometry, _ = load(path)
+    box = int(data["box"])
+    pad = (size - box) // 2
+    windows = np.pad(data["images"], ((0, 0), (pad, pad), (pad, pad)))
+    samples = scipy.fft.rfft2(scipy.fft.ifftshift(windows, axes=(1, 2)).astype(np.float64))
+    ky, kx = np.fft.fftfreq(size, 1 / size), np.arange(size // 2 + 1)
+    samples *= np.where(kx == 0, 1, 2) * (kx ** 2 + ky[:, None] ** 2 < size ** 2 / 4)
+    total = np.zeros(len(voxel))
+    for matrix, sample in zip(geometry.matrix, samples):
+        x, y = 2 * np.pi / size * (matrix @ voxel.T)
+        total += np.einsum("vx,vx->v", np.exp(1j * y[:, None] * ky) @ sample, np.exp(1j * x[:, None] * kx)).real
+    return total
+
+
+def gridding_errors(folder, peer, args):
+    """Error of the numerator within radius 28 of 64, white noise: ours, the peer's at oversampling 2 and 1."""
+    path = folder / "windows.npz"
+    grid_windows(path, args.box, args.pixel_size, args.tilts, 3)
+    inside = np.argwhere(sphere(args.box, 28 / 64 * args.box, dtype=bool))
+    chosen = inside[np.random.default_rng(0).permutation(len(inside))[:4000]]
+    voxel = (chosen - args.box // 2)[:, ::-1].astype(np.float64)
+    found = {"tomoexport": (grid_ours(path), args.box)}
+    for oversampling in (2, 1):
+        out = folder / "grid.npz"
+        run([*peer, "gridding", path, out, "--oversampling", oversampling, oversampling], args.threads)
+        found["warpylib %d" % oversampling] = np.load(out)["numerator"], args.box * oversampling
+    return {name: relative_error(volume[tuple(chosen.T)], exact_sum(path, voxel, size))
+            for name, (volume, size) in found.items()}
+
+
+def accuracy(folder, peer, args):
+    """Figures beside the times."""
+    result = {"gridding": gridding_errors(folder, peer, args), "identity": {}, "agreement": {}}
+    known, noise, out = folder / "known.npz", folder / "few.npz", folder / "out.npz"
+    objects = known_data(known, args.box, args.pixel_size, args.tilts, 5)
+    volumes, transfer, _, _ = export(*load(known), args.threads)
+    result["identity"]["tomoexport"] = identity_error(volumes, transfer, objects)
+    known_data(known, args.box, args.pixel_size, args.tilts, 5, decayed=True)
+    noise_data(noise, args.shape, args.box, args.pixel_size, 8, args.tilts, 1)
+    with_ctf = export(*load(noise), args.threads)
+    without = export(*load(noise), args.threads, with_ctf=False)
+    mask = np.broadcast_to(sphere(args.box, 28 / 64 * args.box, dtype=bool), with_ctf[0].shape)
+    for oversampling in (2, 1):
+        name, tail = "warpylib %d" % oversampling, ["--oversampling", oversampling, oversampling]
+        run([*peer, "subtomo", known, out, *tail], args.threads)
+        theirs = np.load(out)
+        result["identity"][name] = identity_error(theirs["volumes"], theirs["transfer"], objects)
+        run([*peer, "subtomo", noise, out, *tail], args.threads)
+        theirs = np.load(out)
+        agreement = {"volume": correlation(with_ctf[0], theirs["volumes"], mask),
+                     "3D CTF": correlation(with_ctf[1], theirs["transfer"])}
+        run([*peer, "subtomo", noise, out, *tail, "--no-ctf"], args.threads)
+        theirs = np.load(out)
+        agreement["volume without CTF"] = correlation(without[0], theirs["volumes"], mask)
+        per_particle = [shells(a * m, b * m) for a, b, m in zip(without[0], theirs["volumes"], mask)]
+        agreement["shells without CTF"] = np.mean(per_particle, axis=0).tolist()
+        result["agreement"][name] = agreement
+    return result
+
+
+def worker(path, threads, repeats):
+    """One timed run of our side, in a process of its own."""
+    data, geometry, ctf = load(path)
+    _, _, seconds, plan_seconds = export(data, geometry, ctf, threads, repeats=repeats)
+    count = repeats * len(data["position"])
+    print(json.dumps(dict(per_particle=seconds / count, plan=plan_seconds)))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--box", type=int, default=64)
+    parser.add_argument("--pixel-size", type=float, default=5.4)
+    parser.add_argument("--shape", type=int, nargs=2, default=(928, 960), metavar=("H", "W"))
+    parser.add_argument("--tilts", type=int, default=41)
+    parser.add_argument("--particles", type=int, default=8, help="of the peer in one run")
+    parser.add_argument("--repeats", type=int, default=16, help="our side does as many times more")
+    parser.add_argument("--batch", type=int, default=1, help="particles of one call of the peer")
+    parser.add_argument("--no-accuracy", dest="accuracy", action="store_false")
+    parser.add_argument("--json", help="write the figures here as well")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        return worker(args.worker, args.threads, args.repeats)
+    peer = [peer_python(), HERE / "peer_warpylib.py", "--threads", args.threads, "--batch", args.batch]
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        data, out = folder / "data.npz", folder / "out.npz"
+        noise_data(data, args.shape, args.box, args.pixel_size, args.particles, args.tilts, 1)
+        ours = [sys.executable, __file__, "--worker", data, "--threads", args.threads, "--repeats", args.repeats]
+        pairs = alternate(ours, {str(o): [*peer, "subtomo", data, out, "--oversampling", o, o] for o in (2, 1)},
+                          args.pairs, args.threads)
+        figures = accuracy(folder, peer, args) if args.accuracy else {}
+    summary = report(pairs, args.particles)
+    for name, values in figures.items():
+        print("\n%s: %s" % (name, json.dumps(values)))
+    finish(args.json, dict(machine=machine(), versions=pairs["2"][0][1]["versions"], arguments=vars(args),
+                           summary=summary, pairs=pairs, accuracy=figures))
+
+
+def report(pairs, particles):
+    """Print the table; medians as a dict."""
+    rows, summary = [], {}
+    own = [mine["per_particle"] * 1e3 for found in pairs.values() for mine, _ in found]
+    rows.append(["tomoexport", "", "", middle(own), ""])
+    summary["tomoexport"] = statistics.median(own)
+    # The defaults of the peer's two functions differ: 2 for volumes, 1 for 3D CTFs.
+    for name, volume, transfer in (("warpylib 2", "2", "2"), ("warpylib 1", "1", "1"), ("warpylib defaults", "2", "1")):
+        ms = [[theirs["seconds"][i] / particles * 1e3 for _, theirs in pairs[which]]
+              for i, which in enumerate((volume, transfer))]
+        total = [a + b for a, b in zip(*ms)]
+        mine = [m["per_particle"] * 1e3 for m, _ in pairs[volume]]
+        ratio = [t / m for t, m in zip(total, mine)]
+        rows.append([name, middle(ms[0]), middle(ms[1]), middle(total), middle(ratio)])
+        summary[name] = dict(ms=statistics.median(total), ratio=statistics.median(ratio))
+    table(["ms per particle, median (range)", "volume", "3D CTF", "both", "over tomoexport"], rows)
+    return summary
+
+
+if __name__ == "__main__":
+    main()
