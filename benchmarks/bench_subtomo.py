@@ -191,11 +191,13 @@ def accuracy(folder, peer, args):
     with_ctf = export(*load(noise), args.threads)
     without = export(*load(noise), args.threads, with_ctf=False)
     mask = np.broadcast_to(sphere(args.box, 28 / 64 * args.box, dtype=bool), with_ctf[0].shape)
-    for oversampling in (2, 1):
-        name, tail = "warpylib %d" % oversampling, ["--oversampling", oversampling, oversampling]
+    for name, oversampling in (("warpylib 2", (2, 2)), ("warpylib 1", (1, 1)), ("warpylib defaults", (2, 1))):
+        tail = ["--oversampling", *oversampling]
         run([*peer, "subtomo", known, out, *tail], args.threads)
         theirs = np.load(out)
         result["identity"][name] = identity_error(theirs["volumes"], theirs["transfer"], objects)
+        if name == "warpylib defaults":  # volumes and 3D CTFs have been compared one by one
+            continue
         run([*peer, "subtomo", noise, out, *tail], args.threads)
         theirs = np.load(out)
         agreement = {"volume": correlation(with_ctf[0], theirs["volumes"], mask),
