@@ -18,9 +18,9 @@ from .progress import Progress
 
 #: Per preset: pixel size (A), particle diameter (A), noise, particles, number of blobs, and one dict per series.
 PRESETS = {
-    "demo": dict(pixel_size=3.0, diameter=160.0, noise=2.5, particles=70, blobs=24, series=(
-        dict(ts_id="TS_01", image_shape=(400, 480), thickness=1500.0, n_tilts=41, hand=-1, axis=85.0),
-        dict(ts_id="TS_02", image_shape=(480, 432), thickness=1500.0, n_tilts=41, hand=1, axis=-4.0, xtilt=2.5,
+    "demo": dict(pixel_size=3.0, diameter=160.0, noise=2.0, particles=90, blobs=24, series=(
+        dict(ts_id="TS_01", image_shape=(400, 480), thickness=2400.0, n_tilts=41, hand=-1, axis=85.0),
+        dict(ts_id="TS_02", image_shape=(480, 432), thickness=2400.0, n_tilts=41, hand=1, axis=-4.0, xtilt=2.5,
              defocus=26000.0))),
     "tiny": dict(pixel_size=8.0, diameter=140.0, noise=1.0, particles=4, blobs=8, series=(
         dict(ts_id="TS_01", image_shape=(64, 64), thickness=240.0, n_tilts=3, step=20.0, hand=-1, axis=85.0),
