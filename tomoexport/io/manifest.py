@@ -67,7 +67,8 @@ class Manifest:
                 record = json.load(handle)
             return record["fingerprint"] == fingerprint and all(
                 os.path.getsize(os.path.join(self.folder, name)) == size for name, size in record["outputs"].items())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            # No record, no output, or a record that is damaged.
             return False
 
     def record(self, unit, fingerprint, outputs):
@@ -111,7 +112,8 @@ def lock(folder, unit=""):
                 handle.seek(0)
                 raise InputError(folder, "in use by %s" % (handle.read().strip() or "another run"),
                                  "Wait for that run, or stop it") from None
-            warnings.warn("%s cannot be locked (%s): do not run two jobs in it at once" % (folder, error.strerror))
+            warnings.warn("%s cannot be locked (%s): do not run two jobs in it at once" % (folder, error.strerror),
+                          stacklevel=3)
         handle.truncate(0)
         handle.write("%s:%d since %s\n" % (socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")))
         handle.flush()

@@ -175,32 +175,8 @@ def match_names(names, ts_ids):
     return out
 
 
-def tomogram_centre(geometry):
-    """Angstrom from the centre of the first voxel of a tomogram to its own centre, voxel N//2; ndarray `(3,)`."""
-    return _size_px(geometry) // 2 * geometry.pixel_size
-
-
 def _size_px(geometry):
     return np.round(np.array(geometry.volume_size) / geometry.pixel_size)
-
-
-def corner_coordinates(particles, series, pixel_size):
-    """Positions as pixels from the first voxel of the tomogram.
-
-    Parameters
-    ----------
-    particles : ParticleSet
-    series : sequence of TiltSeries
-        Those of the particles, at least.
-    pixel_size : float
-        Angstrom.
-
-    Returns
-    -------
-    ndarray `(N, 3)`
-    """
-    centres = {one.ts_id: tomogram_centre(one.geometry) for one in series}
-    return (particles.position + np.array([centres[name] for name in particles.names()]).reshape(-1, 3)) / pixel_size
 
 
 def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized=False, centre="relion",
@@ -219,7 +195,8 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
     centre : {'relion', 'imod'}
         Where the tomogram they were measured in has its centre: voxel N//2 or (N-1)/2.
     tomogram_binning : float, optional
-        Voxel of that tomogram in pixels of the coordinates, for 'imod'; 1 by default.
+        Voxel of that tomogram in pixels of the tilt series, for 'imod'. By default the tomogram has the coarser of the
+        coordinates' and the tilt series' pixel.
     name : str, optional
         Tilt series of all particles, whatever the table says.
 
@@ -249,7 +226,7 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
         position = vectors(table, CENTRED)
     else:
         position = _from_corner(path, table, _dialect(table, optics), ts, series, coordinates_pixel_size, normalized,
-                                centre, tomogram_binning or 1.0)
+                                centre, tomogram_binning)
     box, particle = rotations(table)
     position = position - np.einsum("nij,nj->ni", box, origins(table, coordinates_pixel_size))
     problems += _coinciding(position, names)
@@ -301,7 +278,7 @@ def _from_corner(path, table, kind, ts, series, pixel_size, normalized, centre, 
         raise InputError(table.where(), "it has neither the columns %s nor %s" % (CENTRED[0], CORNER[0]),
                          "Give a particle STAR file with coordinates")
     if series is None:
-        raise InputError(path, "its coordinates are counted from the corner of the tomogram, whose size it does not tell",
+        raise InputError(path, "its coordinates count from the corner of the tomogram, whose size it does not tell",
                          "Give the tilt series as well")
     geometries = [one.geometry for one in series]
     of_series = np.array([geometry.pixel_size for geometry in geometries])[ts]
@@ -314,10 +291,11 @@ def _from_corner(path, table, kind, ts, series, pixel_size, normalized, centre, 
     else:
         pixel = _coordinate_pixel(table, kind, of_series)
     if centre == "imod":
-        voxel = pixel * binning
-        middle = (np.round(sizes * (of_series / voxel)[:, None]) - 1) / 2 * voxel[:, None]
+        voxel = (of_series * binning if binning else np.maximum(pixel, of_series))[:, None]
+        middle = (np.round(sizes * of_series[:, None] / voxel) - 1) / 2 * voxel
     else:
-        middle = np.array([tomogram_centre(geometry) for geometry in geometries])[ts]
+        # Voxel N//2 of the unbinned tomogram; in a binned one, where it may fall between voxels, it is the same point.
+        middle = sizes // 2 * of_series[:, None]
     return coordinates * pixel[:, None] - middle
 
 

@@ -38,9 +38,11 @@ def relative_to(path, start):
 
 
 def search_folders(star, base=None):
-    """Folders to which the file names in a STAR file may be relative, the likeliest first.
+    """Folders to which the file names in a STAR file may be relative, in the order in which they are tried.
 
-    RELION means the project folder, in which the program runs; other programs mean the folder of the STAR file.
+    We and Warp mean the folder of the STAR file. RELION means the project folder, in which it runs and which is mostly
+    above the STAR file; it seldom has a file of that name beside the STAR file, too, while a working folder may well
+    hold another data set.
 
     Parameters
     ----------
@@ -52,15 +54,14 @@ def search_folders(star, base=None):
     Returns
     -------
     list of str
-        ``base``, the working folder, the folder of the STAR file and its parents.
+        ``base``, the folder of the STAR file, the working folder, and the folders above the STAR file.
     """
-    folders = [os.path.abspath(base)] if base else []
-    folders.append(os.getcwd())
-    folder = os.path.dirname(os.path.abspath(star))
-    while folder not in folders[-1:]:
-        folders.append(folder)
-        folder = os.path.dirname(folder)
-    return list(dict.fromkeys(folders))
+    above = os.path.dirname(os.path.abspath(star))
+    folders = ([os.path.abspath(base)] if base else []) + [above, os.getcwd()]
+    while above != os.path.dirname(above):
+        above = os.path.dirname(above)
+        folders.append(above)
+    return folders
 
 
 def locate(name, folders):

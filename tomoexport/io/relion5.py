@@ -44,7 +44,7 @@ def read_project(tomograms_star, names=None, base=None, image_shape=None):
     names : sequence of str, optional
         Tilt series to read, in this order. All by default.
     base : str, optional
-        Project folder. Files are looked for there, in the working folder, beside the STAR file and above it.
+        Project folder. Files are looked for there, beside the STAR file, in the working folder and above the STAR file.
     image_shape : (int, int), optional
         Height and width of images that are not there, pixels. By default the tomogram's size stands in: enough to
         read a table, and `TiltSeries.check_files` tells before images are needed.
@@ -63,7 +63,8 @@ def read_project(tomograms_star, names=None, base=None, image_shape=None):
     ids = tomograms.text(_NAME)
     for row, ts_id in enumerate(ids):
         if ts_id in ids[:row]:
-            raise InputError(tomograms.where(row), "tomogram %s occurs twice" % ts_id, "Remove or rename one of the two")
+            raise InputError(tomograms.where(row), "tomogram %s occurs twice" % ts_id,
+                             "Remove or rename one of the two")
     for name in names or ():
         if name not in ids:
             raise InputError(tomograms_star, "there is no tomogram %s" % name, "The names are: %s" % ", ".join(ids))
@@ -266,7 +267,7 @@ def _tomogram_columns(series, files):
     columns[_HAND] = [float(one.geometry.hand) for one in series]
     columns[_GROUP] = [one.optics_group or "optics1" for one in series]
     columns[_PIXEL] = [one.geometry.pixel_size for one in series]
-    columns.update(zip(_SIZE, zip(*([int(round(extent / one.geometry.pixel_size)) for extent in one.geometry.volume_size]
+    columns.update(zip(_SIZE, zip(*([int(round(side / one.geometry.pixel_size)) for side in one.geometry.volume_size]
                                     for one in series))))
     extra = dict.fromkeys(column for one in series for column in one.tomo_extra)
     columns.update((column, [one.tomo_extra.get(column, "") for one in series]) for column in extra)

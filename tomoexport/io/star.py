@@ -240,7 +240,8 @@ class _Parser:
         while self._line is not None:
             name = _block_name(self._line)
             if name is None:
-                raise self._error("'%s' stands before the first data_ block" % self._line[:40], "Give a STAR file")
+                raise self._error("'%s' belongs to no table" % self._line[:40],
+                                  "Give a STAR file; its tables begin with data_ and loop_")
             if name in seen:
                 raise self._error("block data_%s occurs again; it is in line %d already" % (name, seen[name]),
                                   "Remove or rename one of them")
@@ -254,7 +255,7 @@ class _Parser:
         if not columns:
             return Table(name, [], [], is_list)
         self._masked = any(map(_is_masked, head))
-        feed = chain(["data_"], head, self._rows(columns, is_list, numbers))
+        feed = chain(["data_"], head, () if is_list else self._rows(columns, numbers))
         reader = emtable.Table.Reader(_Lines(feed), guessType=False)
         rows = [list(row) for row in reader]
         if self._masked:
@@ -293,12 +294,10 @@ class _Parser:
             raise self._error("'%s' is no column label" % text, "Labels are letters and digits, as in _rlnTomoName")
         return label
 
-    def _rows(self, columns, is_list, numbers):
+    def _rows(self, columns, numbers):
         """Yield the rows of a loop up to the next block, checked, in a form that emtable's splitting leaves whole."""
         n = len(columns)
         while self._line is not None and _block_name(self._line) is None:
-            if is_list:
-                raise self._error("'%s' stands outside of a loop" % self._line[:40], "Put loop_ before the columns")
             line = self._line
             if '"' in line or "'" in line or line[0] == "_" or line[:5] == "data_" or len(line.split()) != n:
                 values = _split(line)

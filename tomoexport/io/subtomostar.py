@@ -1,8 +1,5 @@
 """STAR files of sub-tomogram volumes with 3D CTF, as RELION 3.0 and 3.1 and Warp know them."""
 
-import os
-from typing import NamedTuple
-
 import numpy as np
 
 from ..engine.particles import ParticleSet
@@ -21,8 +18,8 @@ _STALE = ("rlnImageName", "rlnCtfImage", "rlnReconstructImageName", "rlnImageSiz
 _STALE_PREFIXES = ("rlnAngle", "rlnOrigin", "rlnTomoSubtomogram")
 
 
-def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, optics, *, micrograph_names, coordinates,
-                   style="3.1"):
+def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, optics, *, volume_sizes,
+                   micrograph_names=None, style="3.1"):
     """Write the STAR file of exported sub-tomograms.
 
     Offsets are 0 and angles are those of the particle in the volume, since the volumes are cut at the particles.
@@ -40,10 +37,10 @@ def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, opt
         Voxels.
     optics : dict of str to Optics
         For each tilt series; equal ones make one optics group.
-    micrograph_names : dict of str to str
-        rlnMicrographName of each tilt series.
-    coordinates : ndarray `(N, 3)`
-        Output pixels from the corner of the tomogram, xyz.
+    volume_sizes : dict of str to (float, float, float)
+        Angstrom, xyz: extent of each tomogram, from whose corner rlnCoordinateX/Y/Z count, in output pixels.
+    micrograph_names : dict of str to str, optional
+        rlnMicrographName of each tilt series; by default its own name with ``.mrc``.
     style : {'3.1', '3.0'}
         With a table of optics groups, or everything in one table ``data_``.
 
@@ -53,8 +50,10 @@ def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, opt
         If the style is another one.
     """
     ts_names = particles.names()
-    columns = {"rlnMicrographName": [micrograph_names[name] for name in ts_names]}
-    columns.update(zip(particlestar.CORNER, np.asarray(coordinates, np.float64).T))
+    columns = {"rlnMicrographName": [micrograph_names[name] if micrograph_names else name + ".mrc"
+                                     for name in ts_names]}
+    centres = np.array([volume_sizes[name] for name in ts_names]).reshape(-1, 3) / 2
+    columns.update(zip(particlestar.CORNER, ((particles.position + centres) / pixel_size).T))
     columns.update(zip(particlestar.CENTRED, particles.position.T))
     columns.update(zip(particlestar.ANGLE, zyz_from_matrix(particles.rotation)))
     columns.update(rlnImageName=list(image_names), rlnCtfImage=list(ctf_names))
@@ -89,31 +88,6 @@ def _optics_columns(optics):
             "rlnAmplitudeContrast": [float(one.amplitude_contrast) for one in optics]}
 
 
-class Subtomos(NamedTuple):
-    """What `read_subtomos` returns.
-
-    Attributes
-    ----------
-    particles : ParticleSet
-        Orientations in the volume; positions are 0 where the table has no centred coordinates.
-    images, ctfs : list of str
-        Paths.
-    pixel_size : float
-        Angstrom per voxel.
-    box : int
-        Voxels.
-    offset : ndarray `(N, 3)`
-        Angstrom, xyz from the centre of the volume: where the particle is in it, 0 for what we write.
-    """
-
-    particles: ParticleSet
-    images: list
-    ctfs: list
-    pixel_size: float
-    box: int
-    offset: np.ndarray
-
-
 def read_subtomos(path):
     """Read the STAR file of sub-tomogram volumes with 3D CTF that we, RELION 3 or Warp wrote.
 
@@ -123,12 +97,20 @@ def read_subtomos(path):
 
     Returns
     -------
-    Subtomos
+    particles : ParticleSet
+        Orientations in the volume; positions are 0 where the table has no centred coordinates.
+    images, ctfs : list of str
+        Paths.
+    pixel_size : float
+        Angstrom per voxel.
+    box : int
+        Voxels.
 
     Raises
     ------
     InputError
-        If columns are missing, pixel sizes differ, or the first volume is no cube or not there.
+        If columns are missing, pixel sizes differ, particles are off the centres of their volumes, or the first volume
+        is no cube or not there.
     """
     table, _ = particlestar.particle_table(path)
     for column in ("rlnImageName", "rlnCtfImage"):
@@ -139,6 +121,9 @@ def read_subtomos(path):
     if pixel_sizes is None or not (pixel_sizes > 0).all() or np.ptp(pixel_sizes) > 1e-3 * pixel_sizes[0]:
         raise InputError(table.where(), "it does not give one pixel size for all particles",
                          "Average particles of one pixel size at a time")
+    if np.abs(particlestar.origins(table)).max() > 1e-3 * pixel_sizes[0]:
+        raise InputError(table.where(), "its particles are off the centres of their volumes (rlnOriginX/Y/Z)",
+                         "Export sub-tomograms again with this table as input: they are cut at the particles then")
     folders = search_folders(path)
     images, ctfs = ([locate(name, folders) for name in table.text(column)]
                     for column in ("rlnImageName", "rlnCtfImage"))
@@ -152,5 +137,6 @@ def read_subtomos(path):
     position = particlestar.vectors(table, particlestar.CENTRED, 0.0)
     particles = ParticleSet(position, rotation, [index[name] for name in names], ts_ids,
                             particlestar.particle_names(table, names),
-                            {column: table.text(column) for column in table.columns})
-    return Subtomos(particles, images, ctfs, float(pixel_sizes[0]), shape[0], -particlestar.origins(table))
+                            {column: table.text(column) for column in table.columns},
+                            any(map(table.has, particlestar.ANGLE)))
+    return particles, images, ctfs, float(pixel_sizes[0]), shape[0]

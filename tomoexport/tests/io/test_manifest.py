@@ -1,0 +1,83 @@
+"""The record of what is done, and the lock of a folder."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tomoexport.errors import InputError
+from tomoexport.io.manifest import Manifest, fingerprint, lock
+
+
+def test_fingerprint_depends_on_values_and_files(tmp_path):
+    path = tmp_path / "a.mrc"
+    path.write_text("one")
+    base = fingerprint({"b": 1, "a": [1.5, None]}, path)
+    assert base == fingerprint({"a": (1.5, None), "b": 1}, path)
+    assert base != fingerprint({"a": [1.5, None], "b": 2}, path)
+    path.write_text("three")
+    assert base != fingerprint({"b": 1, "a": [1.5, None]}, path)
+
+
+def test_fingerprint_of_a_moved_file_stays(tmp_path):
+    path = tmp_path / "a.mrc"
+    path.write_text("one")
+    before = fingerprint([{"file": path}])
+    (tmp_path / "b").mkdir()
+    assert fingerprint([{"file": path.rename(tmp_path / "b" / "a.mrc")}]) == before
+
+
+@pytest.mark.parametrize("unit", ["TS_01", "../TS 1"])
+def test_unit_is_done_while_its_outputs_are_whole(tmp_path, unit):
+    output = tmp_path / "out" / "x.mrc"
+    output.parent.mkdir()
+    output.write_text("data")
+    manifest = Manifest(tmp_path / "out")
+    assert not manifest.done(unit, "f")
+    manifest.record(unit, "f", [str(output)])
+    assert manifest.done(unit, "f") and not manifest.done(unit, "other") and not manifest.done("TS_02", "f")
+    assert Path(manifest.path(unit)).parent == tmp_path / "out" / ".tomoexport"
+    os.rename(tmp_path / "out", tmp_path / "moved")
+    moved = Manifest(tmp_path / "moved")
+    assert moved.done(unit, "f")
+    (tmp_path / "moved" / "x.mrc").write_text("dat")
+    assert not moved.done(unit, "f")
+    os.remove(tmp_path / "moved" / "x.mrc")
+    assert not moved.done(unit, "f")
+
+
+def test_damaged_record_is_no_record(tmp_path):
+    manifest = Manifest(tmp_path)
+    manifest.record("TS_01", "f", [])
+    for text in ("", "{", "{}", '"x"'):
+        Path(manifest.path("TS_01")).write_text(text)
+        assert not manifest.done("TS_01", "f")
+
+
+def test_lock_names_who_holds_it(tmp_path):
+    with lock(tmp_path):
+        with pytest.raises(InputError, match=r"in use by \S+:%d since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d" % os.getpid()):
+            with lock(tmp_path):
+                pass
+        with lock(tmp_path, "TS_01"), lock(tmp_path, "TS_02"):
+            with pytest.raises(InputError), lock(tmp_path, "TS_01"):
+                pass
+    with lock(tmp_path):
+        pass
+
+
+def test_lock_of_a_killed_run_is_taken_over(tmp_path):
+    code = "import sys; from tomoexport.io.manifest import lock\nwith lock(sys.argv[1]): print(1, flush=True); input()"
+    root = str(Path(__file__).resolve().parents[3])
+    other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             cwd=root)
+    try:
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(InputError, match=r":%d since" % other.pid), lock(tmp_path):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with lock(tmp_path):
+        pass
