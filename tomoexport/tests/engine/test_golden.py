@@ -1,0 +1,170 @@
+"""Agreement with what other programs computed: warpylib 1.1.2 and RELION 5.
+
+The full reference files lie beside the checkout; where they are absent, values derived from them stand in.
+"""
+
+import numpy as np
+import pytest
+
+from tomoexport.engine.ctf import Ctf, Optics
+from tomoexport.engine.geometry import (TiltSeriesGeometry, from_imod_transform, from_projection_matrices,
+                                        projection_matrices)
+from tomoexport.engine.poses import matrix_from_zyz
+from tomoexport.engine.subtomo import plan_subtomos, reconstruct_subtomos
+from tomoexport.engine.trilinear import reconstruct_trilinear, windows_at
+from tomoexport.tests.shared import derived, need_shared, shared
+
+
+def correlation(a, b):
+    return np.corrcoef(np.ravel(a), np.ravel(b))[0, 1]
+
+
+@pytest.fixture(scope="module")
+def peer():
+    """Inputs and outputs of warpylib, whole or derived."""
+    path = shared("reference", "warpylib", "series.npz")
+    values = dict(np.load(path)) if path else {k[9:]: v for k, v in derived().items() if k.startswith("warpylib_")}
+    return values
+
+
+def peer_geometry(peer):
+    # Warp's tilt is minus ours; it never inverts the angles here, so the hand is +1.
+    pixel = float(peer["pixel_size"])
+    return TiltSeriesGeometry("peer", (192, 192), pixel, -peer["tilt_angle_warp_deg"], peer["tilt_axis_angle_deg"],
+                              peer["axis_offset_angstrom"], peer["dose"], peer["volume_size_angstrom"], hand=1)
+
+
+def peer_ctf(peer):
+    mean, half = peer["defocus_um"] * 1e4, float(peer["astigmatism_um"]) * 0.5e4
+    optics = Optics(float(peer["voltage_kv"]), float(peer["cs_mm"]), float(peer["amplitude_contrast"]))
+    return Ctf(optics, mean + half, mean - half, np.full(len(mean), float(peer["astigmatism_angle_deg"])))
+
+
+def peer_points(peer):
+    return peer["points_angstrom"] - peer["volume_size_angstrom"] / 2
+
+
+def test_positions_and_defocus_are_warpylibs(peer):
+    g = peer_geometry(peer)
+    found = g.project(peer_points(peer))
+    expected = peer["position_and_defocus"]
+    assert np.abs(found.xy + 96 * g.pixel_size - expected[..., :2]).max() < 0.01  # A
+    defocus = peer["defocus_um"] * 1e3 + g.hand * found.depth / 10
+    assert np.abs(defocus - expected[..., 2] * 1e3).max() < 0.1  # nm
+
+
+@pytest.mark.parametrize("wrong", ["tilt", "hand", "axis"])
+def test_a_wrong_sign_is_noticed(peer, wrong):
+    g = peer_geometry(peer)
+    g = g.replace(**{wrong: -getattr(g, wrong)})
+    found = g.project(peer_points(peer))
+    expected = peer["position_and_defocus"]
+    position = np.abs(found.xy + 96 * g.pixel_size - expected[..., :2]).max()
+    defocus = np.abs(peer["defocus_um"] * 1e3 + g.hand * found.depth / 10 - expected[..., 2] * 1e3).max()
+    assert position > 100 or defocus > 10
+
+
+def windows(peer, size):
+    g = peer_geometry(peer)
+    xy = g.project(peer_points(peer)).xy
+    centre = np.array([96, 96])
+    images = peer["images"].astype(np.float32)
+    return [windows_at(images, (xy[i] / g.pixel_size + centre)[:, ::-1], size) for i in range(len(xy))]
+
+
+def trilinear(peer, window, i, ctf, pose=None):
+    g = peer_geometry(peer)
+    depth = g.hand * g.project(peer_points(peer)).depth[i]
+    matrix = g.matrix if pose is None else g.matrix @ pose
+    return reconstruct_trilinear(window, g, ctf, depth, matrix, 32, g.pixel_size, denominator="warpylib", epsilon=1e-6,
+                                 dose_weighting=ctf is not None)
+
+
+def test_3d_ctf_is_warpylibs(peer):
+    """Needs no images: the slices are CTFs."""
+    nothing = np.zeros((len(peer["dose"]), 64, 64), np.float32)
+    for i, expected in enumerate(peer["ctf3d"]):
+        assert correlation(trilinear(peer, nothing, i, peer_ctf(peer))[1], expected) > 0.9999
+
+
+@pytest.mark.parametrize("name", ["subvolume_noctf", "subvolume_ctf", "subvolume_ctf_prerotated"])
+def test_sub_volumes_are_warpylibs(peer, name):
+    need_shared("reference", "warpylib", "series.npz")
+    ctf = None if name == "subvolume_noctf" else peer_ctf(peer)
+    poses = matrix_from_zyz(*np.rad2deg(peer["pose_zyz_rad"]).T)
+    found = [correlation(trilinear(peer, w, i, ctf, poses[i] if "rotated" in name else None)[0], peer[name][i])
+             for i, w in enumerate(windows(peer, 64))]
+    print(name, "lowest %.5f, median %.5f" % (min(found), np.median(found)))
+    assert min(found) >= 0.9975 and np.median(found) >= 0.999
+
+
+def test_default_gridding_sees_the_same_particle(peer, cpu):
+    """Other weights and gridding: less alike than like with like, but the same thing in the same place."""
+    need_shared("reference", "warpylib", "series.npz")
+    g, ctf = peer_geometry(peer), peer_ctf(peer)
+    found = g.project(peer_points(peer))
+    plan = plan_subtomos(g, ctf, 32, 64, g.pixel_size, cpu)
+    position = (found.xy / g.pixel_size + 96)[..., ::-1]
+    volumes, transfer = reconstruct_subtomos(peer["images"].astype(np.float32), plan, position, g.hand * found.depth,
+                                             g.matrix[None], np.ones(found.depth.shape, bool), cpu)
+    for i in range(len(volumes)):
+        assert correlation(volumes[i], peer["subvolume_ctf"][i]) > 0.88
+        assert correlation(transfer[i], peer["ctf3d"][i]) > 0.94
+        spectrum = np.conj(np.fft.fftn(peer["subvolume_ctf"][i])) * np.fft.fftn(volumes[i])
+        assert np.fft.ifftn(spectrum).real.argmax() == 0
+
+
+def relion_truth(name):
+    path = shared("reference", "relion5", "truth.npz")
+    if path:
+        return {k[6:]: v for k, v in np.load(path).items() if k.startswith(name)}
+    return {k[len(name) + 1:]: v for k, v in derived().items() if k.startswith(name)}
+
+
+@pytest.mark.parametrize("name, shape", [("TS_01", (320, 320)), ("TS_02", (320, 256))])
+def test_imod_route_meets_the_truth(name, shape):
+    """.xf and .tlt, half pixel included, against rotations and shifts of the truth."""
+    truth = relion_truth(name)
+    folder = shared("reference", "relion5", "imod", name)
+    if folder:
+        xf, tilt, xtilt = (np.loadtxt(folder / (name + end)) for end in (".xf", ".tlt", ".xtilt"))
+    else:
+        xf, tilt, xtilt = truth["xf"], truth["tlt"], truth["xtilt"]
+    transform = np.zeros((len(xf), 3, 3))
+    transform[:, 0, :2], transform[:, 1, :2], transform[:, :2, 2] = xf[:, :2], xf[:, 2:4], xf[:, 4:]
+    g = TiltSeriesGeometry(name, shape, 4.0, tilt, dose=np.arange(len(tilt)), volume_size=(1280, 1280, 640), xtilt=xtilt,
+                           **from_imod_transform(transform, shape, 4.0))
+    expected = np.einsum("tij,nj->nti", truth["R"], truth["pos"])[..., :2] + truth["shift_A"]
+    assert np.abs(g.project(truth["pos"]).xy - expected).max() / 4.0 < 0.01  # pixels
+
+
+def test_dropping_imods_half_pixel_would_be_noticed():
+    truth = relion_truth("TS_01")
+    half = np.abs(from_imod_transform(np.eye(3)[None], (320, 320), 4.0)["shift"]).max() / 4.0
+    assert half == 0.5 and len(truth["pos"]) > 0
+
+
+def matrices_of_220728(name):
+    from tomoexport.io import star
+    path = need_shared("data", "relion5", "import_220728", "tilt_series", name + ".star")
+    table = star.read(path).table(name)
+    rows = [i for i, text in enumerate(table.text("rlnTomoProjX")) if text.startswith("[")]
+    parse = lambda text: [float(v) for v in text.strip("[]").split(",")]  # noqa: E731
+    matrix = np.array([[parse(table.text("rlnTomoProj" + c)[i]) for c in "XYZW"] for i in rows])
+    column = lambda n: np.array([float(table.text(n)[i]) for i in rows])  # noqa: E731
+    return matrix, column
+
+
+@pytest.mark.parametrize("name", ["220728_TS_01", "220728_TS_03"])
+def test_projection_matrices_are_relions(name):
+    """Images of 3710 x 3838 px at 1.35 A, tomogram of 4000 x 4000 x 3000 px."""
+    matrix, column = matrices_of_220728(name)
+    shape, pixel, size = (3838, 3710), 1.35, np.array([4000, 4000, 3000])
+    shift = np.stack([column("rlnTomoXShiftAngst"), column("rlnTomoYShiftAngst")], -1)
+    g = TiltSeriesGeometry(name, shape, pixel, column("rlnTomoYTilt"), column("rlnTomoZRot"), shift,
+                           np.arange(len(shift)), size * pixel, xtilt=column("rlnTomoXTilt"))
+    corners = np.array(np.meshgrid(*[(0.0, s) for s in size], [1.0])).reshape(4, -1)
+    expected, got = ((m @ corners)[:, :2] for m in (matrix, projection_matrices(g)))
+    assert np.abs(got - expected).max() < 1e-3  # pixels, at the corners of the volume
+    back = g.replace(**from_projection_matrices(matrix, shape, pixel, tuple(size)))
+    assert np.abs((projection_matrices(back) @ corners)[:, :2] - expected).max() < 1e-3
