@@ -268,6 +268,8 @@ def report(pairs, particles):
         rows.append([name, middle(ms[0]), middle(ms[1]), middle(total), middle(ratio)])
         summary[name] = dict(ms=statistics.median(total), ratio=statistics.median(ratio))
     table(["ms per particle, median (range)", "volume", "3D CTF", "both", "over tomoexport"], rows)
+    loads = [one["load"] for found in pairs.values() for pair in found for one in pair]
+    print("\nload before each run: %s" % middle(loads))
     return summary
 
 

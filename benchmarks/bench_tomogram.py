@@ -159,6 +159,7 @@ def report(pairs):
         rows.append([name, middle(own), middle(ratio)])
         summary[name] = dict(seconds=statistics.median(own), ratio=statistics.median(ratio))
     table(["median (range)", "s", "warpylib over this"], rows)
+    print("\nload before each run: %s" % middle([one["load"] for pair in pairs for one in pair]))
     return summary
 
 

@@ -61,13 +61,13 @@ def peer_python():
 
 
 def run(command, threads):
-    """Run a program that ends with a line of JSON; returns that, with `wall` (s) of the whole process."""
+    """Run a program that ends with a line of JSON; returns that, its `wall` time (s) and the `load` before."""
     environment = dict(os.environ, **{name: str(threads) for name in LIBRARIES})
-    start = time.perf_counter()
+    load_average, start = os.getloadavg()[0], time.perf_counter()
     done = subprocess.run([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit("failed: " + " ".join(str(part) for part in command))
-    return dict(json.loads(done.stdout.strip().splitlines()[-1]), wall=time.perf_counter() - start)
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]), wall=time.perf_counter() - start, load=load_average)
 
 
 def alternate(ours, peers, pairs, threads):
@@ -88,6 +88,10 @@ def alternate(ours, peers, pairs, threads):
     dict of str to list of (dict, dict)
         For each peer the pairs of results, ours first.
     """
+    if os.getloadavg()[0] > 0.3:
+        print("The computer is busy (load %.1f). The peer's threads wait for one another, ours do not: with other work "
+              "on the cores its times, and the ratios, come out far too large. Wait, or compare with --threads 1."
+              % os.getloadavg()[0], file=sys.stderr)
     found = {name: [] for name in peers}
     for number in range(pairs):
         for name, command in peers.items():
@@ -121,9 +125,8 @@ def machine():
     if os.path.exists("/proc/cpuinfo"):
         names = [line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
         model = names[0] if names else model
-    load_average = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     versions = {name: metadata.version(name) for name in ("numpy", "scipy", "numba")}
-    return dict(processor=model, cores=len(os.sched_getaffinity(0)), load=load_average,
+    return dict(processor=model, cores=len(os.sched_getaffinity(0)),
                 python=platform.python_version(), **versions)
 
 
