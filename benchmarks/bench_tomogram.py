@@ -122,7 +122,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--pixel-size", type=float, default=10.0)
     parser.add_argument("--shape", type=int, nargs=2, default=(502, 518), metavar=("H", "W"),
-                        help="of the binned images, above 128 (the peer's padding); the default is 3838 x 3712 px at 1.35 A")
+                        help="of the binned images, above 128 (peer's padding); the default is 3838 x 3712 at 1.35 A")
     parser.add_argument("--depth", type=int, default=250, help="voxels")
     parser.add_argument("--tilts", type=int, default=41)
     parser.add_argument("--batch", type=int, default=8, help="tiles of one call of the peer (8 is its default)")
