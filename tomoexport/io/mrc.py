@@ -5,7 +5,6 @@ volumes in memory, or write through a memory map, where a full disk kills the pr
 """
 
 import os
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -71,12 +70,9 @@ def read_header(path):
     if size == 0:
         raise InputError(path, "the file is empty (0 bytes), not an MRC", "Make or copy it again")
     try:
-        with warnings.catch_warnings():
-            # An extended header of unusual length does not concern us: it is skipped.
-            warnings.simplefilter("ignore", RuntimeWarning)
-            with mrcfile.mrcfile.MrcFile(path, header_only=True) as mrc:
-                header = mrc.header
-                dtype = mrcfile.utils.data_dtype_from_header(header)
+        with mrcfile.mrcfile.MrcFile(path, header_only=True) as mrc:
+            header = mrc.header
+            dtype = mrcfile.utils.data_dtype_from_header(header)
     except ValueError as error:
         raise InputError(path, "not an MRC file (%s)" % error, "Give an uncompressed MRC file") from None
     mode = int(header.mode)
@@ -203,8 +199,8 @@ class VolumeWriter:
     def __init__(self, path, shape, pixel_size, dtype=np.float32, kind="volume", origin=(0, 0, 0), label=""):
         self.path, self.shape = os.fspath(path), tuple(int(n) for n in shape)
         self.dtype = np.dtype(dtype)
-        self._header = dict(pixel_size=float(pixel_size), ispg={"volume": 1, "stack": 0, "image": 0}[kind],
-                            origin=origin, label=label or "tomoexport")
+        self._pixel_size, self._origin, self._label = float(pixel_size), origin, label or "tomoexport"
+        self._space_group = {"volume": 1, "stack": 0, "image": 0}[kind]
         self._written = np.zeros(self.shape[0], bool)
         self._low, self._high, self._sum, self._squares = np.inf, -np.inf, 0.0, 0.0
 
@@ -271,11 +267,11 @@ class VolumeWriter:
             mrc.set_data(np.zeros((1, 1, 1), self.dtype))
             header = mrc.header.copy()
         header.nz, header.ny, header.nx = header.mz, header.my, header.mx = self.shape
-        header.cella.z, header.cella.y, header.cella.x = [n * self._header["pixel_size"] for n in self.shape]
-        header.origin.x, header.origin.y, header.origin.z = self._header["origin"]
-        header.ispg = self._header["ispg"]
+        header.cella.z, header.cella.y, header.cella.x = [n * self._pixel_size for n in self.shape]
+        header.origin.x, header.origin.y, header.origin.z = self._origin
+        header.ispg = self._space_group
         # mrcfile's own label holds the time: the same data shall give the same bytes.
-        header.label[0], header.nlabl = self._header["label"].encode("ascii", "replace")[:80], 1
+        header.label[0], header.nlabl = self._label.encode("ascii", "replace")[:80], 1
         return header
 
     def _finish(self, header):

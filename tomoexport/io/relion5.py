@@ -185,7 +185,12 @@ def _ctf(tilts, optics):
         return None
     _require(tilts, _DEFOCUS, "Give both defoci and the angle, or none of the three")
     optional = {name: tilts.float(column) for name, column in _OPTIONAL_CTF.items() if tilts.has(column)}
-    return _make(tilts.where(), Ctf, optics, *(tilts.float(column) for column in _DEFOCUS), **optional)
+    ctf = _make(tilts.where(), Ctf, optics, *(tilts.float(column) for column in _DEFOCUS), **optional)
+    for name, values in optional.items():
+        for row in np.flatnonzero(ctf.measured & ~np.isfinite(values)):
+            raise InputError(tilts.where(row), "%s is no finite number" % _OPTIONAL_CTF[name],
+                             "Give a number, or leave the defocus of this tilt empty as well")
+    return ctf
 
 
 def write_project(folder_or_path, series, paths="relative", base=None):

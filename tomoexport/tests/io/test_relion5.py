@@ -237,6 +237,8 @@ def test_tilts_without_ctf(edit, tmp_path):
     assert series.ctf.measured.tolist() == [True, False, False]
     again, = relion5.read_project(relion5.write_project(tmp_path / "again", [series]))
     assert again.ctf.measured.tolist() == [True, False, False]
+    with pytest.raises(InputError, match=r"TS_01.star:\d+: rlnPhaseShift is no finite number"):
+        relion5.read_project(edit({"rlnPhaseShift": ["0", "nan", "0"]}))
     none, = relion5.read_project(edit(dict.fromkeys(names)))
     assert none.ctf is None
     assert relion5.read_project(edit({"rlnCtfScalefactor": None}))[0].ctf.scale is None
