@@ -1,22 +1,17 @@
-"""Scipion's sets as tilt series and particles of the engine.
+"""Scipion's tilt series and CTFs as tilt series of the engine.
 
 Tilt images and CTFs are joined by acquisition order. Scipion stores alignment transforms as IMOD writes them, about
-the image centre (N-1)/2, positions in tomogram pixels from the tomogram's origin, and the transpose of RELION's
-orientation matrix (`to_scipion` is the inverse).
+the image centre (N-1)/2 (`to_scipion` is the inverse).
 """
 
-import json
-import os
 from collections import namedtuple
 
 import numpy as np
 
 from ..engine.ctf import Ctf, Optics
 from ..engine.geometry import TiltSeriesGeometry, from_imod_transform
-from ..engine.particles import ParticleSet
-from ..engine.poses import zyz_from_matrix
 from ..errors import InputError
-from ..io import mrc, star, subtomostar
+from ..io import mrc
 from ..io.tiltseries import TiltSeries
 from . import attributes as extra
 
@@ -175,7 +170,7 @@ def defoci(ctfs):
         phase = ctf.getPhaseShift()
         bfactor, scale = extra.take(ctf, extra.BFACTOR, 0.0), extra.take(ctf, extra.SCALE, np.nan)
         rows.append((ctf.getAcquisitionOrder(), ctf.getIndex(), ctf.isEnabled() and _usable(values),
-                     _Defocus(*values, phase if _finite(phase) else 0.0, bfactor, scale)))
+                     _Defocus(*values, phase if is_number(phase) else 0.0, bfactor, scale)))
     by_order = all(order is not None for order, *_ in rows)
     for order, index, usable, values in rows:
         if usable:
@@ -183,13 +178,14 @@ def defoci(ctfs):
     return table
 
 
-def _finite(value):
+def is_number(value):
+    """Tell whether a value is there and finite."""
     return value is not None and bool(np.isfinite(value))
 
 
 def _usable(values):
     # -999, -1, -999 is how Scipion marks a defocus that could not be found.
-    return all(_finite(v) for v in values) and tuple(values) != (-999, -1, -999)
+    return all(is_number(v) for v in values) and tuple(values) != (-999, -1, -999)
 
 
 def _doses(ts_id, tilts, used):
@@ -343,14 +339,6 @@ def _list(names, most=8):
     return shown if len(names) <= most else "%s and %d more" % (shown, len(names) - most)
 
 
-def counts(coordinates):
-    """Return the number of coordinates by tsId."""
-    out = {}
-    for row in coordinates.aggregate(["COUNT"], "_tomoId", ["_tomoId"]):
-        out[row["_tomoId"]] = row["COUNT"]
-    return out
-
-
 def match(sets, weights=None):
     """Find the tilt series that every input has.
 
@@ -380,204 +368,3 @@ def match(sets, weights=None):
             orphans.append("%s: missing from the %s" % (_list(lacking), name))
     lost = sum(n for ts_id, n in (weights or {}).items() if ts_id not in shared)
     return [ts_id for ts_id in first if ts_id in shared], orphans, lost
-
-
-class Frame:
-    """How Scipion's coordinates in one tomogram become positions from the centre of the tilt series.
-
-    Parameters
-    ----------
-    tomogram : tomo.objects.Tomogram
-    centre : {'relion', 'imod'}
-        Which point of the tomogram the alignment is about: voxel N//2, or (N-1)/2.
-
-    Notes
-    -----
-    Scipion counts voxels from the tomogram's origin, by default N/2. An origin that was set moves with trimming and
-    shifting and stays the centre of the whole tomogram; a default one of an odd size lies half a voxel above N//2.
-    """
-
-    def __init__(self, tomogram, centre="relion"):
-        dims = tomogram.getDim()
-        if dims is None:
-            raise InputError(tomogram.getTsId(), "the file of its tomogram, %s, is missing" % tomogram.getFileName(),
-                             "Restore it, or choose other tomograms")
-        self.pixel_size = float(tomogram.getSamplingRate())
-        self.dims = np.array(dims, np.float64)
-        origin = np.array(tomogram.getShiftsFromOrigin(), np.float64) / self.pixel_size
-        if not origin.any() or np.abs(origin + self.dims / 2).max() < 0.01:
-            middle = (self.dims - 1) / 2 if centre == "imod" else self.dims // 2
-            self.offset = -origin - middle
-        else:
-            self.offset = np.full(3, 0.5 if centre == "imod" else 0.0)
-
-    @property
-    def size(self):
-        """(x, y, z) of the tomogram, angstrom."""
-        return tuple(self.dims * self.pixel_size)
-
-    def positions(self, stored):
-        """Stored coordinates `(..., 3)`, pixels, to positions in angstrom from the centre."""
-        return (np.asarray(stored, np.float64) + self.offset) * self.pixel_size
-
-    def stored(self, positions):
-        """Positions in angstrom from the centre `(..., 3)` to what Scipion stores, pixels."""
-        return np.asarray(positions, np.float64) / self.pixel_size - self.offset
-
-
-def frames(tomograms, centre="relion"):
-    """Return the `Frame` of every tomogram, by tsId."""
-    return {t.getTsId(): Frame(t, centre) for t in tomograms.iterItems()}
-
-
-def particles(items, centre="relion", ts_ids=None):
-    """Read particles from coordinates, or from aligned sub-tomograms.
-
-    Parameters
-    ----------
-    items : tomo.objects.SetOfCoordinates3D or SetOfSubTomograms
-        A translation in the transform is folded into the position.
-    centre : {'relion', 'imod'}
-        As in `Frame`.
-    ts_ids : collection of str, optional
-        Only particles of these tilt series.
-
-    Returns
-    -------
-    ParticleSet
-        In the order of the set; the columns of the table that they came from are in ``extra``.
-
-    Raises
-    ------
-    InputError
-        If a tomogram is missing or of another pixel size than the coordinates, or there is no particle.
-    """
-    coordinates = items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items
-    scale = float(coordinates.getSamplingRate())
-    frame = frames(coordinates.getPrecedents(), centre)
-    position, rotation, names, uid, ids, columns = [], [], [], [], [], []
-    for item in items.iterItems():
-        coordinate = item.getCoordinate3D() if hasattr(item, "getCoordinate3D") else item
-        ts_id = coordinate.getTomoId()
-        if ts_ids is not None and ts_id not in ts_ids:
-            continue
-        if ts_id not in frame:
-            raise InputError("%s, coordinate %d" % (ts_id, item.getObjId()), "its tomogram is not in the set of "
-                             "tomograms", "Pick or import the coordinates again on the present tomograms")
-        here = frame[ts_id]
-        if abs(here.pixel_size / scale - 1) > 1e-3:
-            raise InputError(ts_id, "its tomogram has %g A per pixel, the coordinates %g" % (here.pixel_size, scale),
-                             "Extract the coordinates onto tomograms of one pixel size")
-        if coordinate is item:
-            matrix, step = item.getMatrix(), scale
-        else:
-            transform = item.getTransform()
-            matrix, step = np.eye(4) if transform is None else transform.getMatrix(), item.getSamplingRate()
-        turn = np.array(matrix[:3, :3], np.float64).T
-        stored = [coordinate._x.get(), coordinate._y.get(), coordinate._z.get()]
-        if not all(_finite(v) for v in stored):
-            stored = [np.nan] * 3
-        # The stored translation is A^T o, o pointing from the particle to the coordinate.
-        position.append(here.positions(stored) - turn @ np.array(matrix[:3, 3], np.float64) * step)
-        rotation.append(turn)
-        names.append(ts_id)
-        ids.append(item.getObjId())
-        uid.append(extra.take(coordinate, extra.UID, ""))
-        columns.append(extra.take(coordinate, extra.COLUMNS, ""))
-    if not names:
-        raise InputError("coordinates", "there is none in the tilt series that take part",
-                         "Compare the names (tsId) of tomograms and tilt series")
-    if len(set(uid)) < len(uid) or "" in uid:
-        uid = ["%s/%d" % pair for pair in zip(names, ids)]
-    ts_names = tuple(dict.fromkeys(names))
-    index = {name: i for i, name in enumerate(ts_names)}
-    turned = bool(np.abs(np.array(rotation) - np.eye(3)).max() > 1e-9)
-    return ParticleSet(position, rotation, [index[n] for n in names], ts_names, uid,
-                       _unpack(columns, extra.take(coordinates, extra.COLUMNS, "")), oriented=turned)
-
-
-def _unpack(texts, common):
-    """Columns from the JSON of every particle and of the set; particles without a value have an empty text."""
-    rows = [json.loads(t) if t else {} for t in texts]
-    shared = json.loads(common) if common else {}
-    names = list(shared) + [n for n in dict.fromkeys(n for row in rows for n in row) if n not in shared]
-    return {n: [str(row.get(n, shared.get(n, ""))) for row in rows] for n in names}
-
-
-# Columns that the poses and names written below replace, or that belong to images of another export.
-STALE = ("rlnTomoName", "rlnTomoParticleName", "rlnMicrographName", "rlnImageName", "rlnCtfImage", "rlnOpticsGroup",
-         "rlnOpticsGroupName", "rlnTomoVisibleFrames", "rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt",
-         "rlnTomoSubtomogramPsi", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnTomoParticleId")
-STALE_STARTS = ("rlnCoordinate", "rlnCenteredCoordinate", "rlnOrigin", "rlnImage", "rlnPixelSize", "rlnDetectorPixel",
-                "rlnMagnification", "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning", "rlnVoltage",
-                "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnCtfDataAre")
-
-
-def kept_columns(columns):
-    """Return the columns that stay true when particles get another position, orientation or image."""
-    return {name: values for name, values in columns.items()
-            if name not in STALE and not name.startswith(STALE_STARTS)}
-
-
-def write_particles(path, particle_set):
-    """Write particles as a RELION 5 table: centred positions in angstrom, orientations, and the other columns kept."""
-    rot, tilt, psi = zyz_from_matrix(particle_set.rotation)
-    columns = {"rlnTomoName": particle_set.names(), "rlnTomoParticleName": list(particle_set.uid)}
-    for axis, values in zip("XYZ", particle_set.position.T):
-        columns["rlnCenteredCoordinate%sAngst" % axis] = values
-    columns.update(rlnAngleRot=rot, rlnAngleTilt=tilt, rlnAnglePsi=psi)
-    columns.update(kept_columns(particle_set.extra))
-    star.write(path, [star.Table.from_columns("particles", columns)])
-
-
-def check_subtomograms(items):
-    """Check that sub-tomograms can be averaged.
-
-    Parameters
-    ----------
-    items : tomo.objects.SetOfSubTomograms
-
-    Raises
-    ------
-    InputError
-        If one has no 3D CTF, no coordinate, or a translation.
-    """
-    for item in items.iterItems():
-        if not item.hasCoordinate3D():
-            raise InputError(item.getFileName(), "it has no coordinate", "Give sub-tomograms that were exported from "
-                             "coordinates")
-        if not _ctf_file(item):
-            raise InputError(item.getFileName(), "it has no 3D CTF", "Export the sub-tomograms with this plugin")
-        transform = item.getTransform()
-        if transform is not None and np.abs(transform.getMatrix()[:3, 3]).max() > 1e-3:
-            raise InputError(item.getFileName(), "its alignment has a translation", "Export the sub-tomograms again at "
-                             "the refined positions; then they are centred")
-
-
-def _ctf_file(item):
-    # RELION plugins keep it at the coordinate, or under another name.
-    return (extra.take(item, extra.CTF_FILE) or extra.take(item.getCoordinate3D(), "_3dcftMrcFile")
-            or extra.take(item, "_ctfFile"))
-
-
-def write_subtomograms(path, items):
-    """Write the table of sub-tomograms with their 3D CTFs, as an average needs it; files are named absolutely.
-
-    Parameters
-    ----------
-    path : str
-    items : tomo.objects.SetOfSubTomograms
-        Checked by `check_subtomograms`.
-    """
-    images, ctfs, optics = [], [], {}
-    for item in items.iterItems():
-        images.append(os.path.abspath(item.getFileName()))
-        ctfs.append(os.path.abspath(_ctf_file(item)))
-        ts_id = item.getCoordinate3D().getTomoId()
-        if ts_id not in optics:
-            optics[ts_id] = optics_of(item)
-    particle_set, pixel_size = particles(items), items.getSamplingRate()
-    subtomostar.write_subtomos(
-        path, particle_set, images, ctfs, pixel_size, items.getDim()[0], optics,
-        micrograph_names={name: name for name in particle_set.ts_ids},
-        coordinates=particle_set.position / pixel_size)

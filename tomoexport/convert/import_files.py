@@ -12,7 +12,8 @@ from ..engine.particles import ParticleSet
 from ..errors import InputError
 from ..io import mrc, particlestar
 from ..io.tiltseries import TiltSeries
-from . import attributes as extra, from_scipion
+from . import attributes as extra
+from . import positions
 
 # File and section of every image, and of its odd and even halves where there are some.
 Places = namedtuple("Places", "images odd even")
@@ -98,7 +99,7 @@ def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, 
         raise InputError(pattern, "there is no such file", "Check the path and the pattern")
     series, ts_ids, above = [], {}, {}
     for tomogram in tomograms.iterItems():
-        ts_id, frame = tomogram.getTsId(), from_scipion.Frame(tomogram)
+        ts_id, frame = tomogram.getTsId(), positions.Frame(tomogram)
         # How far voxel N//2, which corners are converted to here, lies above the centre (N-1)/2.
         above[ts_id] = (frame.dims // 2 - (frame.dims - 1) / 2) * frame.pixel_size
         for name in {ts_id, extra.take(tomogram, extra.NAME, ts_id)}:

@@ -5,11 +5,21 @@ import re
 
 import numpy as np
 from pwem.objects import FSC, Transform
-from tomo.objects import (AverageSubTomogram, Coordinate3D, CTFTomo, CTFTomoSeries, SubTomogram, TiltImage, TiltSeries,
-                          TomoAcquisition, Tomogram)
+from tomo.objects import (
+    AverageSubTomogram,
+    Coordinate3D,
+    CTFTomo,
+    CTFTomoSeries,
+    SubTomogram,
+    TiltImage,
+    TiltSeries,
+    TomoAcquisition,
+    Tomogram,
+)
 
 from ..engine.geometry import to_imod_transform
-from . import attributes as extra, from_scipion
+from . import attributes as extra
+from . import positions
 
 # Scipion wants a number; nothing here depends on it.
 MAGNIFICATION = 50000
@@ -190,7 +200,7 @@ def add_coordinates(coordinate_set, particles, tomograms, centre="relion"):
         Its tilt series are called by tsId.
     tomograms : tomo.objects.SetOfTomograms
     centre : {'relion', 'imod'}
-        As in `from_scipion.Frame`.
+        As in `positions.Frame`.
 
     Returns
     -------
@@ -198,8 +208,8 @@ def add_coordinates(coordinate_set, particles, tomograms, centre="relion"):
         Particles by tsId.
     """
     volumes = {t.getTsId(): t.clone() for t in tomograms.iterItems()}
-    frames = {name: from_scipion.Frame(t, centre) for name, t in volumes.items()}
-    kept = from_scipion.kept_columns(particles.extra)
+    frames = {name: positions.Frame(t, centre) for name, t in volumes.items()}
+    kept = positions.kept_columns(particles.extra)
     common = {name: values[0] for name, values in kept.items() if len(particles) and len(set(values)) == 1}
     own = {name: values for name, values in kept.items() if name not in common}
     extra.put(coordinate_set, extra.COLUMNS, json.dumps(common))
@@ -244,7 +254,7 @@ def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="reli
     acquisitions : dict of str to tomo.objects.TomoAcquisition
         Of the tilt series.
     centre : {'relion', 'imod'}
-        As in `from_scipion.Frame`.
+        As in `positions.Frame`.
     relative : callable
         Makes paths as sets keep them.
 
@@ -253,10 +263,10 @@ def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="reli
     Sub-tomograms are centred on the particle: their transform has no translation, and a translation that the input
     had is folded into the coordinate.
     """
-    particles = from_scipion.particles(items, centre)
+    particles = positions.particles(items, centre)
     coordinates = items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items
     volumes = {t.getTsId(): t.clone() for t in coordinates.getPrecedents().iterItems()}
-    frames = {name: from_scipion.Frame(t, centre) for name, t in volumes.items()}
+    frames = {name: positions.Frame(t, centre) for name, t in volumes.items()}
     pixel_size = subtomogram_set.getSamplingRate()
     for i, item in enumerate(items.iterItems()):
         result = results.get(particles.uid[i])

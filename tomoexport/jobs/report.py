@@ -205,9 +205,9 @@ def overview(tomogram, tomogram_pixel_size, subtomos, average, average_pixel_siz
         if name == "XY":
             _scale_bar(axes, image.shape[1] * average_pixel_size, average_pixel_size)
     _fsc(place(x + 0.5, 0.4, third - 0.5, height - tile - 0.75), curves)
-    heads = (gap, "Tomogram"), (first + 2 * gap, "%d of %d sub-tomograms" % (len(images), len(subtomos))), (x, "Average")
-    for x, text in heads:
-        figure.text(x / width, (height + gap + 0.1) / (height + top + gap), text, color=INK, fontsize=12)
+    count = "%d of %d sub-tomograms" % (len(images), len(subtomos))
+    for left, text in ((gap, "Tomogram"), (first + 2 * gap, count), (x, "Average")):
+        figure.text(left / width, (height + gap + 0.1) / (height + top + gap), text, color=INK, fontsize=12)
     figure.text(gap / width, (height + gap + 0.47) / (height + top + gap), title, color=INK, fontsize=14, weight="bold")
     _save(figure, out_png)
 
@@ -299,7 +299,8 @@ def _save(figure, path):
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
         if buffer.tell() >= LIMIT:
-            picture = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB").quantize(255, method=Image.MAXCOVERAGE, dither=Image.NONE)
+            picture = Image.open(buffer).convert("RGB")
+            picture = picture.quantize(255, method=Image.MAXCOVERAGE, dither=Image.NONE)
             buffer = io.BytesIO()
             picture.save(buffer, format="png", optimize=True)
         if buffer.tell() < LIMIT:

@@ -4,7 +4,7 @@ from pwem.objects import SetOfFSCs
 from pyworkflow.protocol import PointerParam
 from tomo.objects import AverageSubTomogram
 
-from ..convert import from_scipion, to_scipion
+from ..convert import positions, to_scipion
 from ..io import mrc
 from .protocol_base import ProtTomoExportBase
 
@@ -40,7 +40,7 @@ class ProtTomoExportAverage(ProtTomoExportBase):
     # --------------------------- STEPS functions -----------------------------
     def convertInputStep(self, key):
         """Write the table of the sub-tomograms that are in the set now."""
-        from_scipion.write_subtomograms(self._getExtraPath("input", "particles.star"), self.inputSubtomograms.get())
+        positions.write_subtomograms(self._getExtraPath("input", "particles.star"), self.inputSubtomograms.get())
 
     def averageStep(self, key):
         """Run the job; the files that it must leave are checked."""
@@ -66,7 +66,7 @@ class ProtTomoExportAverage(ProtTomoExportBase):
     def _checkInputs(self):
         errors = self._checkSets()
         if not errors:
-            from_scipion.check_subtomograms(self.inputSubtomograms.get())
+            positions.check_subtomograms(self.inputSubtomograms.get())
         return errors
 
     def _outputLines(self):

@@ -9,8 +9,20 @@ from dataclasses import fields
 from pwem.protocols import EMProtocol
 from pyworkflow.constants import BETA
 from pyworkflow.object import Set
-from pyworkflow.protocol import (GPU_LIST, LEVEL_ADVANCED, LEVEL_NORMAL, STEPS_PARALLEL, USE_GPU, BooleanParam,
-                                 EnumParam, FileParam, FloatParam, IntParam, Range, StringParam)
+from pyworkflow.protocol import (
+    GPU_LIST,
+    LEVEL_ADVANCED,
+    LEVEL_NORMAL,
+    STEPS_PARALLEL,
+    USE_GPU,
+    BooleanParam,
+    EnumParam,
+    FileParam,
+    FloatParam,
+    IntParam,
+    Range,
+    StringParam,
+)
 from tomo.protocols import ProtTomoBase
 
 from ..convert import to_scipion
@@ -174,7 +186,7 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
             return
         os.makedirs(self._getExtraPath("failed"), exist_ok=True)
         write_json(self._getExtraPath("failed", safe_stem(name) + ".json"),
-                   {"ts_id": name, "error": error, "stage": stage, "attempts": attempts + bool(error)})
+                   {"ts_id": name, "error": error, "stage": stage if error else "", "attempts": attempts + bool(error)})
 
     def _errors(self):
         """Return the reasons of the tilt series that failed."""
@@ -239,7 +251,7 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
                 if target.getSize() == 0:
                     errors.append("%s: the set is empty. Choose another one." % label)
                 elif target.isStreamOpen():
-                    errors.append("%s: the set is still growing. Wait until the run that makes it has finished." % label)
+                    errors.append("%s: the set is still growing. Wait until its run has finished." % label)
         return errors
 
     def _summary(self):

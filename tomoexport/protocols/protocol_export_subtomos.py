@@ -4,7 +4,7 @@ from pyworkflow.object import Pointer
 from pyworkflow.protocol import LEVEL_ADVANCED, BooleanParam, PointerParam
 from tomo.objects import SetOfSubTomograms, SetOfTiltSeries
 
-from ..convert import attributes, from_scipion, to_scipion
+from ..convert import attributes, from_scipion, positions, to_scipion
 from ..io import mrc
 from ..io.relion5 import write_project
 from .protocol_base import FAILED, ProtTomoExportBase
@@ -27,8 +27,8 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
     def _defineParams(self, form):
         form.addSection("Input")
         form.addParam("inputCoordinates", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms",
-                      important=True, label="Particles", help="Coordinates, with or without orientations, picked at any "
-                      "pixel size; or aligned sub-tomograms, whose refined shifts are applied to the positions.")
+                      important=True, label="Particles", help="Coordinates, with or without orientations, picked at "
+                      "any pixel size; or aligned sub-tomograms, whose refined shifts are applied to the positions.")
         form.addParam("inputTiltSeries", PointerParam, pointerClass="SetOfTiltSeries", important=True,
                       label="Tilt series", help="Aligned tilt series, not interpolated, that the tomograms were made "
                       "from: they are called the same (tsId). Excluded views take no part.")
@@ -39,8 +39,8 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
         form.addSection("Processing")
         self._addOptions(form, "invert", "normalize_input", "normalize_output", "min_tilts", "format", "centre")
         form.addParam("allowLoss", BooleanParam, default=False, expertLevel=LEVEL_ADVANCED,
-                      label="Leave out particles without tilt series", help="With No, particles whose tilt series or CTF "
-                      "is not among the inputs are an error; with Yes they are left out.")
+                      label="Leave out particles without tilt series", help="With No, particles whose tilt series or "
+                      "CTF is not among the inputs are an error; with Yes they are left out.")
         addTransformCentre(form)
         self._addOptions(form, "interpolation", "float16")
         self._addCompute(form)
@@ -49,8 +49,8 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
     def convertInputStep(self, key, attempt):
         """Write tilt series and particles as RELION 5 tables, which is what the job reads."""
         values, names = self._optionValues(), self._seriesIds()
-        particles = from_scipion.particles(self.inputCoordinates.get(), values["centre"], names)
-        frames = from_scipion.frames(self._coordinates().getPrecedents())
+        particles = positions.particles(self.inputCoordinates.get(), values["centre"], names)
+        frames = positions.frames(self._coordinates().getPrecedents())
         series, notes, failures = from_scipion.tilt_series_set(
             self.inputTiltSeries.get(), names, self.inputCtfs.get(), {n: f.size for n, f in frames.items()},
             values["hand"], CENTRES[self.transformCentre.get()])
@@ -58,7 +58,7 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
             self._setFailure(name, failures.get(name, ""), "input")
         if series:
             write_project(self._getExtraPath("input"), series)
-            from_scipion.write_particles(self._getExtraPath("input", "particles.star"), particles)
+            positions.write_particles(self._getExtraPath("input", "particles.star"), particles)
         self._note(self._warnings() + self._orphans() + notes)
 
     def _jobInputs(self):
@@ -84,14 +84,13 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
         self._collect()
         kept = {p["uid"]: p for name in set(names) - set(self._errors()) for p in self._result(name)["particles"]
                 if p["kept"]}
-        coordinates = self._coordinates()
         output = self._createSetOfSubTomograms()
         output.setSamplingRate(self.pixelSize.get())
         output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
         output.setCoordinates3D(self._coordinatesPointer())
         attributes.put(output, attributes.STAR, self._getExtraPath("particles.star"))
         acquisitions = {ts.getTsId(): ts.getAcquisition().clone() for ts in self.inputTiltSeries.get().iterItems()}
-        to_scipion.add_subtomograms(output, self.inputCoordinates.get(), coordinates, kept, acquisitions,
+        to_scipion.add_subtomograms(output, self.inputCoordinates.get(), kept, acquisitions,
                                     self._optionValues()["centre"], self._getExtraPath)
         if output.getSize() != len(kept):
             raise RuntimeError("%d sub-tomograms were written, %d belong to coordinates. Restart the protocol."
@@ -115,7 +114,7 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
         return self._match()[0]
 
     def _match(self):
-        counts = from_scipion.counts(self._coordinates())
+        counts = positions.counts(self._coordinates())
         return from_scipion.match({"particles": counts, "tilt series": self.inputTiltSeries.get().getTSIds(),
                                    "CTFs": self.inputCtfs.get().getTSIds()}, counts)
 

@@ -30,8 +30,8 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
                       "file.")
         form.addParam("makeStacks", BooleanParam, default=True, expertLevel=LEVEL_ADVANCED,
                       label="Gather single images into stacks", help="Other plugins expect one stack per tilt series. "
-                      "With No, images in files of their own stay there; the protocols of this plugin read them all the "
-                      "same. Stacks are linked, never copied.")
+                      "With No, images in files of their own stay there; the protocols of this plugin read them too. "
+                      "Stacks are linked, never copied.")
 
     # -------------------------- INSERT steps functions -----------------------
     def _insertAllSteps(self):

@@ -36,11 +36,11 @@ class ProtTomoExportReconstruct(ProtTomoExportBase):
     def _defineParams(self, form):
         form.addSection("Input")
         form.addParam("inputTiltSeries", PointerParam, pointerClass="SetOfTiltSeries", important=True,
-                      label="Tilt series", help="Aligned tilt series, not interpolated, as recorded or binned. Dose and "
-                      "alignment are taken from them.")
+                      label="Tilt series", help="Aligned tilt series, not interpolated, as recorded or binned. They "
+                      "give dose and alignment.")
         form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", allowsNull=True,
-                      label="CTFs (optional)", help="Defocus of every tilt; joined with the images by acquisition order. "
-                      "Views without one are excluded. Needed for CTF correction.")
+                      label="CTFs (optional)", help="Defocus of every tilt, joined with the images by acquisition "
+                      "order. Views without one are excluded. Needed for CTF correction.")
         self._addOptions(form, "pixel_size", "size_x", "size_y", "size_z", "halves")
         form.addSection("Processing")
         self._addOptions(form, "invert", "normalize", "ctf", "hand", "dose_weighting")

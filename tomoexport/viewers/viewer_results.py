@@ -9,8 +9,13 @@ from pwem.viewers import EmPlotter
 from pyworkflow.protocol import EnumParam, LabelParam
 from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer
 
-from ..protocols import (ProtTomoExportAverage, ProtTomoExportImportParticles, ProtTomoExportImportTiltSeries,
-                         ProtTomoExportReconstruct, ProtTomoExportSubtomos)
+from ..protocols import (
+    ProtTomoExportAverage,
+    ProtTomoExportImportParticles,
+    ProtTomoExportImportTiltSeries,
+    ProtTomoExportReconstruct,
+    ProtTomoExportSubtomos,
+)
 
 TITLES = {"overview": "Overview", "montage": "Sub-tomograms", "fsc": "Fourier shell correlation",
           "average": "Average", "particles_per_tomogram": "Particles per tomogram",

@@ -8,7 +8,7 @@ from pyworkflow.tests import BaseTest
 from tomo.objects import SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfTiltSeries, SetOfTomograms, TiltImage, Tomogram
 from tomo.objects import TiltSeries as TiltSeriesItem
 
-from tomoexport.convert import attributes, from_scipion, import_files, to_scipion
+from tomoexport.convert import attributes, from_scipion, import_files, positions, to_scipion
 from tomoexport.engine.ctf import Ctf, Optics
 from tomoexport.engine.geometry import TiltSeriesGeometry
 from tomoexport.engine.particles import ParticleSet
@@ -16,6 +16,7 @@ from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.errors import InputError
 from tomoexport.io import mrc
 from tomoexport.io.tiltseries import TiltSeries
+from tomoexport.tests.protocols.editing import change
 
 TILTS = 7
 
@@ -68,17 +69,6 @@ class ConvertTest(BaseTest):
         ctfs.loadAllProperties()
         ctfs.setSetOfTiltSeries(tilt_series)
         return tilt_series, ctfs
-
-    def change(self, a_set, ts_id, action):
-        """Apply ``action`` to every item of one series, and store the ones for which it returns true."""
-        for series in a_set.iterItems():
-            if series.getTsId() == ts_id:
-                for number in sorted(series.getIdSet()):
-                    item = series[number]
-                    if action(item):
-                        series.update(item)
-                series.write(properties=False)
-        a_set.write()
 
     def tomogram(self, dims, pixel_size, origin=None, ts_id="TS_1"):
         path = "%s_%d.mrc" % (ts_id, dims[2])
@@ -161,7 +151,7 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
                 return False
             return True
 
-        self.change(shuffled, "TS_1", spoil)
+        change(shuffled, "TS_1", spoil)
         (back,), notes, _ = from_scipion.tilt_series_set(tilt_series, ["TS_1"], shuffled)
         # Acquisition orders are 7 5 3 1 2 4 6: 3 is excluded, 2 has no CTF, 5 and 7 have unusable ones.
         np.testing.assert_array_equal(back.geometry.used, [False, False, False, True, False, True, True])
@@ -178,7 +168,7 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
                 ctf.setDefocusU(float("nan"))
             return True
 
-        self.change(ctfs, "TS_1", spoil)
+        change(ctfs, "TS_1", spoil)
         (back,), notes, _ = from_scipion.tilt_series_set(tilt_series, ["TS_1"], ctfs)
         np.testing.assert_array_equal(back.ctf.phase, 0)
         self.assertFalse(back.geometry.used[5])
@@ -213,7 +203,7 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
             ti.getAcquisition().setDoseInitial(None)
             return True
 
-        self.change(tilt_series, "TS_1", forget)
+        change(tilt_series, "TS_1", forget)
         (back,), _, _ = from_scipion.tilt_series_set(tilt_series, ["TS_1"])
         np.testing.assert_array_equal(back.geometry.dose, 0)
         self.assertIn("dose-filtered", from_scipion.doubts(tilt_series, ["TS_1"])[0])
@@ -222,7 +212,7 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
             ti.getAcquisition().setDoseInitial(None if ti.getAcquisitionOrder() == 4 else 3.0)
             return True
 
-        self.change(tilt_series, "TS_1", forget_one)
+        change(tilt_series, "TS_1", forget_one)
         self.assertIn("the dose of 1 views is missing", self.refused(tilt_series))
 
     def test_F17_nothing_left(self):
@@ -232,7 +222,7 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
             item.setEnabled(False)
             return True
 
-        self.change(ctfs, "TS_1", exclude)
+        change(ctfs, "TS_1", exclude)
         self.assertIn("no view is left", self.refused(tilt_series, ctfs))
 
     def test_F20_optics(self):
@@ -263,7 +253,7 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
             ti.setSamplingRate(6.6)
             return ti.getAcquisitionOrder() == 4
 
-        self.change(tilt_series, "TS_1", rescale)
+        change(tilt_series, "TS_1", rescale)
         self.assertIn("different pixel sizes (3.3, 6.6 A)", self.refused(tilt_series))
 
     def test_what_nobody_says(self):
@@ -330,7 +320,7 @@ class TestTomoExportConvertParticles(ConvertTest):
                 particles = self.particles()
                 for file in ("tomograms.sqlite", "coordinates.sqlite"):
                     os.path.exists(file) and os.remove(file)
-                back = from_scipion.particles(
+                back = positions.particles(
                     self.coordinates([self.tomogram(dims, 9.9)], particles, centre), centre)
                 np.testing.assert_allclose(back.position, particles.position, atol=1e-9)
                 np.testing.assert_allclose(back.rotation, particles.rotation, atol=1e-12)
@@ -350,7 +340,7 @@ class TestTomoExportConvertParticles(ConvertTest):
                 # An origin of zero is one that nobody set.
                 ((60, 50, 40), (0, 0, 0), "relion", (30, 25, 20))):
             tomogram = self.tomogram(dims, 10.0, origin)
-            frame = from_scipion.Frame(tomogram, centre)
+            frame = positions.Frame(tomogram, centre)
             # Scipion: voxel - corner = stored - origin / pixel size.
             stored = np.array(voxel) + np.array(tomogram.getShiftsFromOrigin()) / 10
             np.testing.assert_allclose(frame.positions(stored), 0, atol=1e-9, err_msg=str((dims, origin, centre)))
@@ -367,20 +357,20 @@ class TestTomoExportConvertParticles(ConvertTest):
             moved = item.clone()
             moved.setMatrix(matrix)
         coordinates.update(moved)
-        back = from_scipion.particles(coordinates)
+        back = positions.particles(coordinates)
         np.testing.assert_allclose(back.position, particles.position - offset, atol=1e-9)
 
     def test_F23_pixel_sizes(self):
         coordinates = self.coordinates([self.tomogram((60, 50, 40), 10.0)], self.particles())
         coordinates.setSamplingRate(5.0)
-        self.assertRaisesRegex(InputError, "10 A per pixel, the coordinates 5", from_scipion.particles, coordinates)
+        self.assertRaisesRegex(InputError, "10 A per pixel, the coordinates 5", positions.particles, coordinates)
 
     def test_F24_improper_matrix(self):
         coordinates = self.coordinates([self.tomogram((60, 50, 40), 10.0)], self.particles(1))
         item = coordinates.getFirstItem().clone()
         item.setMatrix(np.diag([1.0, 1, -1, 1]))
         coordinates.update(item)
-        self.assertRaisesRegex(InputError, "no proper rotation", from_scipion.particles, coordinates)
+        self.assertRaisesRegex(InputError, "no proper rotation", positions.particles, coordinates)
 
     def test_F09_match(self):
         common, orphans, lost = from_scipion.match(
@@ -396,4 +386,4 @@ class TestTomoExportConvertParticles(ConvertTest):
         for item in [i.clone() for i in coordinates.iterItems()]:
             attributes.put(item, attributes.UID, "")
             coordinates.update(item)
-        self.assertEqual(from_scipion.particles(coordinates).uid, ("TS_1/1", "TS_1/2", "TS_1/3"))
+        self.assertEqual(positions.particles(coordinates).uid, ("TS_1/1", "TS_1/2", "TS_1/3"))
