@@ -2,6 +2,7 @@
 import ast
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 import tomoexport
 
 PROTOCOL_TESTS = Path(__file__).with_name("protocols")
+
+# Seconds for one class of tests. Scipion itself waits 1000 s for a database that is locked.
+LONGEST = 600
 
 pytestmark = [
     pytest.mark.scipion,
@@ -33,14 +37,21 @@ test_classes.__test__ = False
 
 def scipion(*arguments):
     """Run a Scipion command in the environment that `tools/with-env` made; return its exit status and output."""
-    done = subprocess.run(
+    process = subprocess.Popen(
         [sys.executable, "-m", "scipion", *arguments],
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        stdin=subprocess.DEVNULL,
+        start_new_session=True,
     )
-    return done.returncode, done.stdout
+    try:
+        output = process.communicate(timeout=LONGEST)[0]
+    except subprocess.TimeoutExpired:
+        # The runs it started have its process group.
+        os.killpg(process.pid, signal.SIGKILL)
+        output = process.communicate()[0] + "\nStopped after %d s: a locked database?" % LONGEST
+    return process.returncode, output
 
 
 @pytest.fixture(scope="module", autouse=True)
