@@ -37,24 +37,29 @@ def rescale_lengths(n, ratio, tolerance=1e-4):
     -------
     padded, cropped : int
         Both even and quick to transform; ``padded / cropped`` is the ratio within the tolerance, or as close to it as
-        padding by a quarter allows.
+        padding by a quarter (or 512 pixels) allows.
     """
     best = None
-    start = fast_even(n)
-    for padded in range(start, max(int(1.25 * n), start) + 2, 2):
-        if _largest_factor(padded // 2) > 7:
-            continue
+    for padded in range(2 * ((n + 1) // 2), max(int(1.25 * n), n + 512) + 2, 2):
         cropped = 2 * int(round(padded / ratio / 2))
         if cropped < 2:
             continue
         error = abs(padded / cropped / ratio - 1)
-        rough = _largest_factor(cropped // 2) > 13
-        key = (error > tolerance, rough, padded if error <= tolerance else error)
+        # A transform takes time in proportion to length and prime factors.
+        cost = padded * _factor_sum(padded) + cropped * _factor_sum(cropped)
+        key = (max(error, tolerance), cost)
         if best is None or key < best[0]:
             best = (key, padded, cropped)
-        if error <= tolerance and not rough:
-            break
     return best[1], best[2]
+
+
+def _factor_sum(n):
+    total, p = 0, 2
+    while p * p <= n:
+        while n % p == 0:
+            total, n = total + p, n // p
+        p += 1
+    return total + (n if n > 1 else 0)
 
 
 def fourier_rescale(image, ratio, fft=scipy.fft):

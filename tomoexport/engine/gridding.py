@@ -22,10 +22,10 @@ def beta(width, oversampling):
     Notes
     -----
     Beatty, Nishimura and Pauly, IEEE Trans. Med. Imaging 24 (2005) 799, equation 5,
-    ``pi sqrt((W/a)^2 (a - 1/2)^2 - 0.8)``, times 1.15: samples fill a sphere here and not the whole square, and the
-    error in the inscribed sphere of the box is smallest there (measured: 0.0020 of the exact sum against 0.0044).
+    ``pi sqrt((W/a)^2 (a - 1/2)^2 - 0.8)``, times 1.05: that spends a little accuracy on the outermost two cells of the
+    box (3 % there) and gains a fifth within the rest of the inscribed sphere.
     """
-    return 1.15 * np.pi * np.sqrt((width / oversampling) ** 2 * (oversampling - 0.5) ** 2 - 0.8)
+    return 1.05 * np.pi * np.sqrt((width / oversampling) ** 2 * (oversampling - 0.5) ** 2 - 0.8)
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,186 @@
+"""Sub-tomograms: gridding against an exact sum, and the 3D CTF as the transfer function of the volume."""
+
+import numpy as np
+import pytest
+import scipy.fft
+
+from tomoexport.engine.ctf import Ctf, Optics
+from tomoexport.engine.fourier import sphere
+from tomoexport.engine.geometry import TiltSeriesGeometry
+from tomoexport.engine.gridding import grid_size, kernel_table
+from tomoexport.engine.kernels import implementation
+from tomoexport.engine.phantom import Phantom, chiral_phantom
+from tomoexport.engine.poses import matrix_from_zyz
+from tomoexport.engine.simulate import SimulatedSeries, make_series, project_tilt
+from tomoexport.engine.subtomo import (SubtomoPlan, _checkerboard, _to_real, normalise_volume, padded_box, plan_subtomos,
+                                       reconstruct_subtomos)
+from tomoexport.engine.weights import exact_filter, odd_even_groups, slice_density
+
+
+def fan(n=41, axis=85.3, **more):
+    return TiltSeriesGeometry("fan", (256, 256), 1.0, np.linspace(-60, 60, n), axis, np.zeros((n, 2)), np.arange(n) * 3.0,
+                              (100, 100, 100), **more)
+
+
+def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu):
+    """Box 64, 41 tilts, white noise, every conjugate pair counted once, radius below 28."""
+    box, geometry = 64, fan()
+    grid = grid_size(box)
+    windows = rng.standard_normal((1, 41, box, box)).astype(np.float32)
+    data = scipy.fft.rfft2(windows) * _checkerboard(box)
+    cells = np.ascontiguousarray(np.swapaxes(geometry.matrix[None], -1, -2)) * (grid / box)
+    kernels = implementation(cpu)
+    folded = kernels.fold_grid(kernels.insert_slices(data, np.abs(data), cells, kernel_table(box, grid), grid), grid)
+    plan = SubtomoPlan(box, box, grid, 1.0, 0, None, None, None, None)
+    volume = _to_real(folded[0], plan, cpu)[0]
+    qy, qx = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
+    chosen = (qx ** 2 + qy ** 2 < (box / 2) ** 2) & ~((qx == 0) & (qy < 0))
+    points = rng.integers(-27, 28, (4000, 3))
+    points = points[(points ** 2).sum(axis=1) < 28 ** 2]
+    exact = np.zeros(len(points))
+    for t in range(41):
+        k = geometry.matrix[t].T @ np.stack([qx[chosen], qy[chosen]]) / box
+        value = data[0, t][chosen] * np.where((qx[chosen] == 0) & (qy[chosen] == 0), 0.5, 1.0)
+        exact += 2 * (np.exp(2j * np.pi * (points @ k)) @ value).real
+    exact /= box ** 3
+    got = volume[tuple(points[:, ::-1].T + box // 2)]
+    error = np.sqrt(np.mean((got - exact) ** 2) / np.mean(exact ** 2))
+    print("relative error %.5f" % error)
+    assert error < 0.005
+
+
+def object_in_a_series(rng, hand=-1, thickness=1000.0, astigmatism=1500.0, diameter=100.0):
+    """Noise-free, undamaged images of one particle far from the centre, and what is needed to reconstruct it."""
+    phantom = chiral_phantom(diameter, 12)
+    drawn = make_series("a", (420, 440), 4.0, thickness, 41, 1, rng, diameter, hand=hand, astigmatism=astigmatism)
+    angles = np.array([[30.0, 50.0, 70.0]])
+    series = SimulatedSeries(drawn.geometry, drawn.ctf, np.array([[102.3, -51.7, 211.9]]), angles)
+    images = -np.stack([project_tilt(series, phantom, t, decay=False) for t in range(41)])
+    ctf = Ctf(drawn.ctf.optics, drawn.ctf.defocus_u, drawn.ctf.defocus_v, drawn.ctf.angle)
+    found = series.geometry.project(series.position)
+    position = (found.xy / 4.0 + np.array([220, 210]))[..., ::-1]
+    turned = Phantom(phantom.centre @ matrix_from_zyz(*angles[0]).T, phantom.sigma, phantom.weight)
+    return series.geometry, ctf, images, position, found.depth, turned, phantom
+
+
+def deviation(volume, transfer, known, radius):
+    """Largest difference of a volume and an object filtered by a 3D CTF, in units of the filtered object's peak."""
+    filtered = scipy.fft.irfftn(scipy.fft.rfftn(known) * transfer, s=known.shape)
+    inside = sphere(len(known), radius, dtype=bool).astype(bool)
+    return np.abs(volume - filtered)[inside].max() / np.abs(filtered).max()
+
+
+@pytest.mark.parametrize("hand", [-1, 1])
+def test_an_exported_object_is_the_object_filtered_by_its_3d_ctf(rng, cpu, hand):
+    """Non-zero mean, astigmatism, depth, box cropped from the alias-free one; the particle reaches to 14 voxels."""
+    geometry, ctf, images, position, depth, turned, phantom = object_in_a_series(rng, hand)
+    box = 64
+    padded, _ = padded_box(box, ctf, 4.0, phantom.diameter, 300.0)
+    assert padded > box and abs(turned.weight.sum()) > 1
+    known = turned.volume(box, 4.0)
+    plan = plan_subtomos(geometry, ctf, box, padded, 4.0, cpu)
+    seen = np.ones((1, 41), bool)
+    v, c = reconstruct_subtomos(images, plan, position, geometry.hand * depth, geometry.matrix[None], seen, cpu)
+    inner, whole = deviation(v[0], c[0], known, 16), deviation(v[0], c[0], known, 31)
+    print("deviation %.4f within the particle, %.4f within the inscribed sphere" % (inner, whole))
+    assert inner < 0.003 and whole < 0.015
+    # The wrong sign of depth leaves a deviation several times as large.
+    w, _ = reconstruct_subtomos(images, plan, position, -geometry.hand * depth, geometry.matrix[None], seen, cpu)
+    assert deviation(w[0], c[0], known, 16) > 5 * inner
+
+
+def test_pre_rotation_turns_volume_and_ctf_alike(rng, cpu):
+    geometry, ctf, images, position, depth, _, phantom = object_in_a_series(rng)
+    plan = plan_subtomos(geometry, ctf, 64, 80, 4.0, cpu)
+    pose = matrix_from_zyz(30.0, 50.0, 70.0)
+    v, c = reconstruct_subtomos(images, plan, position, geometry.hand * depth, geometry.matrix[None] @ pose,
+                                np.ones((1, 41), bool), cpu)
+    assert deviation(v[0], c[0], phantom.volume(64, 4.0), 16) < 0.003
+
+
+def test_hidden_tilts_are_absent(rng, cpu):
+    """A view that does not show the particle leaves the same volume and CTF as a view of noise there."""
+    geometry, ctf, images, position, depth, _, _ = object_in_a_series(rng)
+    plan = plan_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
+    seen = np.ones((1, 41), bool)
+    seen[0, [0, 7, 40]] = False
+    spoilt = images.copy()
+    spoilt[[0, 7, 40]] = 1e3
+    run = lambda stack, mask: reconstruct_subtomos(stack, plan, position, depth, geometry.matrix[None], mask, cpu)  # noqa
+    for a, b in zip(run(images, seen), run(spoilt, seen)):
+        assert np.array_equal(a, b)
+    assert not np.allclose(run(images, seen)[1], run(images, np.ones((1, 41), bool))[1], atol=1e-3)
+
+
+def test_results_do_not_depend_on_how_particles_are_grouped(rng, cpu):
+    geometry, ctf, images, position, depth, _, _ = object_in_a_series(rng)
+    plan = plan_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
+    many = np.concatenate([position, position + 3.3, position - 7.1])
+    seen = np.ones((3, 41), bool)
+    depths = np.repeat(depth, 3, axis=0)
+    all_at_once = reconstruct_subtomos(images, plan, many, depths, geometry.matrix[None], seen, cpu)
+    for i in range(3):
+        alone = reconstruct_subtomos(images, plan, many[i:i + 1], depths[i:i + 1], geometry.matrix[None], seen[:1], cpu)
+        assert np.array_equal(alone[0][0], all_at_once[0][i]) and np.array_equal(alone[1][0], all_at_once[1][i])
+
+
+def test_one_tilt_alone_is_a_slice(rng, cpu):
+    """F17: with a single tilt the volume is constant along its beam."""
+    geometry, ctf, images, position, depth, _, _ = object_in_a_series(rng)
+    one = geometry.select([20]).replace(tilt=np.zeros(1), axis=np.zeros(1))
+    plan = plan_subtomos(one, ctf.select([20]), 32, 48, 4.0, cpu)
+    v, c = reconstruct_subtomos(images[20:21], plan, position[:, 20:21], depth[:, 20:21], one.matrix[None],
+                                np.ones((1, 1), bool), cpu)
+    assert np.isfinite(v).all() and np.isfinite(c).all()
+    inner = v[0][4:29]  # gridding is least exact at the very faces of the box
+    assert np.abs(inner - inner.mean(axis=0)).max() < 0.01 * np.abs(v).max()
+
+
+def test_without_ctf_the_transfer_is_the_wedge(cpu):
+    geometry = fan()
+    plan = plan_subtomos(geometry, None, 32, 32, 1.0, cpu, dose_weighting=False)
+    images = np.zeros((41, 64, 64), np.float32)
+    _, c = reconstruct_subtomos(images, plan, np.full((1, 41, 2), 32.0), np.zeros((1, 41)), geometry.matrix[None],
+                                np.ones((1, 41), bool), cpu)
+    # Along x, in the data; along z, in the missing wedge.
+    assert c[0][0, 0, 6] == pytest.approx(1.0, abs=0.15) and abs(c[0][10, 0, 0]) < 0.15
+
+
+def test_density_is_the_number_of_slices_near_the_axis():
+    d = slice_density(fan(axis=0.0).matrix, (64, 64), 1.0, 64.0)
+    assert d[20, 0, 0] == pytest.approx(41)
+    assert (d >= 1).all() and d[20, 10, 31] < 3
+
+
+def test_density_does_not_change_when_everything_turns():
+    m = fan().matrix
+    assert np.allclose(slice_density(m, (16, 16), 1.0, 16.0), slice_density(m @ matrix_from_zyz(10, 40, 70), (16, 16), 1.0,
+                                                                          16.0), atol=1e-5)
+
+
+def test_exact_filter_is_a_ramp_for_even_tilts():
+    tilt = np.arange(-60, 61, 3.0)
+    k = np.linspace(0, 0.05, 200)
+    w = exact_filter(tilt, k, 1000.0)
+    assert w[20, 0] == pytest.approx(1 / 41)
+    slope = 1000.0 * np.deg2rad(3.0)  # thickness k sin(step): the share of each slice while slices overlap
+    assert np.allclose(w[20, 20:70], slope * k[20:70], rtol=0.1)
+    assert np.allclose(w[20, -20:], 1, atol=0.35)
+
+
+def test_odd_and_even_share_the_used_views():
+    tilt, used = np.array([3.0, -3.0, 0.0, 6.0, -6.0]), np.array([1, 1, 1, 0, 1], bool)
+    assert list(odd_even_groups(tilt, used)) == [1, 1, 0, 0, 0]
+
+
+def test_normalised_outside_the_particle(rng):
+    v = (5 + 3 * rng.standard_normal((16, 16, 16))).astype(np.float32)
+    normalise_volume(v, 5)
+    outside = v[sphere(16, 5, dtype=bool) == 0]
+    assert outside.mean() == pytest.approx(0, abs=1e-5) and outside.std() == pytest.approx(1, abs=1e-5)
+
+
+def test_F19_the_alias_free_box_is_capped_and_told():
+    ctf = Ctf(Optics(), [60000.0], [60000.0], [0.0])
+    padded, needed = padded_box(64, ctf, 1.0, 150.0, largest=400)
+    assert padded == 400 and needed > 1000
