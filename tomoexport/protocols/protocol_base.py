@@ -5,6 +5,7 @@ import os
 import shlex
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 from pwem.protocols import EMProtocol
 from pyworkflow.constants import BETA
@@ -117,7 +118,7 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         for name, attribute in self.iterDefinitionAttributes():
             if attribute.isPointer():
                 target = attribute.get()
-                value = [attribute.getUniqueId(), target.getSize() if isinstance(target, Set) else 1] if target else ""
+                value = [attribute.getUniqueId(), Path(target.getFileName())] if target is not None else ""
             else:
                 value = str(attribute.get())
             if name not in (USE_GPU, GPU_LIST, "numberOfThreads", "numberOfMpi", "threads", "device"):
@@ -220,10 +221,8 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         failed = {name: error for name, error in self._errors().items() if name in names}
         if failed and len(failed) == len(names):
             raise RuntimeError("No tilt series succeeded.\n" + "\n".join(failed.values()))
-        if hasattr(self, FAILED):
-            self._deleteChild(FAILED, getattr(self, FAILED))
-            delattr(self, FAILED)
-        if failed:
+        # Scipion brings an output that was deleted back from the project: one that is no longer needed becomes empty.
+        if failed or hasattr(self, FAILED):
             source = self.inputTiltSeries.get()
             output = self._createSetOfTiltSeries("_failed")
             output.copyInfo(source)

@@ -119,7 +119,7 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
                                    "CTFs": self.inputCtfs.get().getTSIds()}, counts)
 
     def _orphans(self):
-        return ["Left out: " + line for line in self._match()[1]]
+        return ["Not in every input: " + line for line in self._match()[1]]
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):

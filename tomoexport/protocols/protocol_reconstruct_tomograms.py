@@ -96,7 +96,7 @@ class ProtTomoExportReconstruct(ProtTomoExportBase):
         return from_scipion.match(sets)
 
     def _orphans(self):
-        return ["Left out: " + line for line in self._match()[1]]
+        return ["Not in every input: " + line for line in self._match()[1]]
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):

@@ -6,6 +6,7 @@ from dataclasses import fields
 import numpy as np
 from pwem import Domain
 from pyworkflow.object import Set
+from pyworkflow.project import Manager
 from pyworkflow.protocol import MODE_RESUME
 from pyworkflow.tests import setupTestProject
 from tomo.tests.test_base_centralized_layer import TestBaseCentralizedLayer
@@ -154,6 +155,27 @@ class TestTomoExportChain(ProtocolTest):
         radius = np.sqrt((zyx ** 2).sum(axis=0))
         self.assertGreater(volume[radius < 8].mean(), volume[radius > 12].mean())
 
+    def test_same_as_the_command_line(self):
+        """Nothing is lost or moved on the way through Scipion: x-tilt, hands, half pixels, dose, positions."""
+        direct = os.path.abspath("direct")
+        runner.run({"verb": "subtomo", "options": {
+            "tomograms": os.path.join(self.data, "tomograms.star"), "output": direct, "pixel_size": PIXEL, "box": BOX,
+            "particles": os.path.join(self.data, "particles.star")}})
+        table = star.read(os.path.join(direct, "particles.star")).table("particles")
+        ours = {attributes.take(s.getCoordinate3D(), attributes.UID): s.clone() for s in self.subtomos.Subtomograms}
+        self.assertEqual(len(ours), len(table))
+        for name, image, ctf in zip(*(table.text(c) for c in ("rlnTomoParticleName", "rlnImageName", "rlnCtfImage"))):
+            for path, other in ((ours[name].getFileName(), image),
+                                (attributes.take(ours[name], attributes.CTF_FILE), ctf)):
+                np.testing.assert_allclose(mrc.read_volume(path)[0], mrc.read_volume(os.path.join(direct, other))[0],
+                                           atol=1e-3)
+
+    def test_subtomograms_as_particles(self):
+        one, two = (positions.particles(s) for s in (self.particles.Coordinates, self.subtomos.Subtomograms))
+        np.testing.assert_allclose(one.position, two.position, atol=1e-9)
+        np.testing.assert_allclose(one.rotation, two.rotation, atol=1e-9)
+        self.assertEqual(one.uid, two.uid)
+
     def test_summaries(self):
         for protocol in (self.imported, self.tomograms, self.particles, self.subtomos, self.average):
             self.assertTrue(protocol.summary())
@@ -210,6 +232,11 @@ class TestTomoExportForms(ProtocolTest):
                     continue
                 for name, param in section.iterParams():
                     self.assertTrue(param.help.get(), "%s.%s" % (protocol_class.__name__, name))
+
+    def test_missing_inputs(self):
+        for protocol_class in (ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
+                               ProtTomoExportSubtomos, ProtTomoExportAverage):
+            self.assertTrue(self.make(protocol_class).validate())
 
     def test_missing_ctfs(self):
         protocol = self.make(ProtTomoExportReconstruct, pixelSize=TOMO_PIXEL,
@@ -309,7 +336,7 @@ class TestTomoExportImperfectInputs(ProtocolTest):
                                   "inputs, or allow it in the form."])
         export = self.launch(ProtTomoExportSubtomos, allowLoss=True, **values)
         self.assertEqual(export.Subtomograms.getSize(), 4)
-        self.assertIn("Left out: TS_02: missing from the tilt series", export.summary())
+        self.assertIn("Not in every input: TS_02: missing from the tilt series", export.summary())
 
     def test_one_series_fails(self):
         stack = os.path.join(self.data, "tiltseries", "TS_02.mrcs")
@@ -331,6 +358,8 @@ class TestTomoExportImperfectInputs(ProtocolTest):
         before = os.stat(protocol.Tomograms.getFirstItem().getFileName()).st_mtime_ns
         protocol.runMode.set(MODE_RESUME)
         self.launchProtocol(protocol)
+        # The objects here still show the first run.
+        protocol = Manager().loadProject(self.projName).getProtocol(protocol.getObjId())
         self.assertEqual([t.getTsId() for t in protocol.Tomograms], list(SERIES))
-        self.assertFalse(hasattr(protocol, "FailedTiltSeries"))
+        self.assertEqual(protocol.FailedTiltSeries.getSize(), 0)
         self.assertEqual(os.stat(protocol.Tomograms.getFirstItem().getFileName()).st_mtime_ns, before)
