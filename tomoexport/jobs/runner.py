@@ -8,7 +8,7 @@ import time
 import traceback
 
 from .. import __version__, options as options_module
-from ..engine.backend import select_backend
+from ..engine.backend import keep_freed_memory, select_backend
 from ..errors import InputError, TomoexportError
 from ..io import atomic
 from ..io.manifest import Manifest, lock
@@ -95,6 +95,7 @@ def _work(module, options, only):
                 if backend is None:
                     backend = select_backend(getattr(options, "device", "cpu"), getattr(options, "threads", 0))
                     log.info("computing on %s", backend.describe())
+                    keep_freed_memory()
                 result = _one(module, unit, options, backend)
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 atomic.write_json(path, result)
