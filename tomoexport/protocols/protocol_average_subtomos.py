@@ -6,6 +6,7 @@ from tomo.objects import AverageSubTomogram
 
 from ..convert import positions, to_scipion
 from ..io import mrc
+from .form import addCompute, addOptions
 from .protocol_base import ProtTomoExportBase
 
 
@@ -27,8 +28,8 @@ class ProtTomoExportAverage(ProtTomoExportBase):
                       label="Sub-tomograms", help="Sub-tomograms that this plugin exported, or a subset of them, with "
                       "orientations. Each needs its 3D CTF; halves are those of the column rlnRandomSubset, or else "
                       "every second particle.")
-        self._addOptions(form, "diameter", "reference")
-        self._addCompute(form, parallel=False)
+        addOptions(form, self.VERB, "diameter", "reference")
+        addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------
     def _insertAllSteps(self):
@@ -64,10 +65,8 @@ class ProtTomoExportAverage(ProtTomoExportBase):
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
-        errors = self._checkSets()
-        if not errors:
-            positions.check_subtomograms(self.inputSubtomograms.get())
-        return errors
+        positions.check_subtomograms(self.inputSubtomograms.get())
+        return []
 
     def _outputLines(self):
         lines = super()._outputLines()

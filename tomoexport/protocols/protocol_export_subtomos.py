@@ -7,11 +7,12 @@ from tomo.objects import SetOfSubTomograms, SetOfTiltSeries
 from ..convert import attributes, from_scipion, positions, to_scipion
 from ..io import mrc
 from ..io.relion5 import write_project
-from .protocol_base import FAILED, ProtTomoExportBase
+from .form import addCompute, addOptions
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
+from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
 
-class ProtTomoExportSubtomos(ProtTomoExportBase):
+class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
     """Export sub-tomograms for sub-tomogram averaging.
 
     Every particle is reconstructed from the tilt images, at any pixel size, with the CTF and dose weighting of its own
@@ -35,20 +36,19 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
         form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", important=True, label="CTFs",
                       help="Defocus of every tilt; joined with the images by acquisition order. Views without one are "
                       "excluded.")
-        self._addOptions(form, "pixel_size", "box", "diameter", "hand")
+        addOptions(form, self.VERB, "pixel_size", "box", "diameter", "hand")
         form.addSection("Processing")
-        self._addOptions(form, "invert", "normalize_input", "normalize_output", "min_tilts", "format", "centre")
+        addOptions(form, self.VERB, "invert", "normalize_input", "normalize_output", "min_tilts", "format", "centre")
         form.addParam("allowLoss", BooleanParam, default=False, expertLevel=LEVEL_ADVANCED,
                       label="Leave out particles without tilt series", help="With No, particles whose tilt series or "
                       "CTF is not among the inputs are an error; with Yes they are left out.")
         addTransformCentre(form)
-        self._addOptions(form, "interpolation", "float16")
-        self._addCompute(form)
+        addOptions(form, self.VERB, "interpolation", "float16")
+        addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
-    def convertInputStep(self, key, attempt):
-        """Write tilt series and particles as RELION 5 tables, which is what the job reads."""
-        values, names = self._optionValues(), self._seriesIds()
+    def _convertInput(self, names):
+        values = self._optionValues()
         particles = positions.particles(self.inputCoordinates.get(), values["centre"], names)
         frames = positions.frames(self._coordinates().getPrecedents())
         series, notes, failures = from_scipion.tilt_series_set(
@@ -123,18 +123,16 @@ class ProtTomoExportSubtomos(ProtTomoExportBase):
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
-        errors = self._checkSets()
-        if errors:
-            return errors
         names, orphans, lost = self._match()
         if not names:
             return ["Inputs: no tilt series is in all of them. " + " ".join(orphans)]
+        errors = []
         if lost and not self.allowLoss.get():
             errors.append("%d particles would be lost: %s. Complete the inputs, or allow it in the form."
                           % (lost, "; ".join(orphans)))
         return errors + from_scipion.obstacles(self.inputTiltSeries.get(), names, self.pixelSize.get())
 
-    def _warnings(self):
+    def _doubts(self):
         return from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(),
                                    hand=self._optionValues()["hand"], size_known=True)
 

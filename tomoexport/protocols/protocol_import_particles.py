@@ -6,6 +6,7 @@ from tomo.objects import SetOfCoordinates3D
 from ..convert import import_files, to_scipion
 from ..errors import InputError
 from ..jobs import report
+from .form import addOptions, optionValues
 from .protocol_base import ProtTomoExportBase
 
 
@@ -31,7 +32,7 @@ class ProtTomoExportImportParticles(ProtTomoExportBase):
                       "with the name that the tilt series had where it was imported from.")
         form.addParam("boxSize", IntParam, default=32, validators=[Positive], label="Box size (px)", help="How large "
                       "the particles are shown, in pixels of the tomograms. Nothing is cut out with it.")
-        self._addOptions(form, *self.OPTIONS, verb="subtomo")
+        addOptions(form, "subtomo", *self.OPTIONS)
         form.addParam("allowLoss", BooleanParam, default=False, expertLevel=LEVEL_ADVANCED,
                       label="Leave out particles without tomogram", help="With No, particles in tomograms that are not "
                       "among the input are an error; with Yes they are left out.")
@@ -55,16 +56,13 @@ class ProtTomoExportImportParticles(ProtTomoExportBase):
 
     # --------------------------- UTILS functions -----------------------------
     def _options(self):
-        return self._optionValues("subtomo")
+        return optionValues(self, "subtomo")
 
     def _read(self):
         return import_files.particles(self.filesPath.get(), self.inputTomograms.get(), **self._options())
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
-        errors = self._checkSets()
-        if errors:
-            return errors
         _, problems, lost = self._read()
         if lost and not self.allowLoss.get():
             raise InputError(self.filesPath.get(), "%d particles would be lost: %s" % (lost, "; ".join(problems)),

@@ -6,7 +6,8 @@ from tomo.objects import SetOfTiltSeries, SetOfTomograms
 from ..convert import from_scipion, to_scipion
 from ..io import mrc
 from ..io.relion5 import write_project
-from .protocol_base import FAILED, ProtTomoExportBase
+from .form import addCompute, addOptions
+from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
 CENTRES = ("", "imod", "relion")
 
@@ -20,7 +21,7 @@ def addTransformCentre(form):
                        "series imported by this plugin know it.")
 
 
-class ProtTomoExportReconstruct(ProtTomoExportBase):
+class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
     """Reconstruct tomograms from aligned tilt series at any pixel size.
 
     Weighted back-projection with the exact filter for the tilts that are there; CTF correction per slab of equal
@@ -41,16 +42,14 @@ class ProtTomoExportReconstruct(ProtTomoExportBase):
         form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", allowsNull=True,
                       label="CTFs (optional)", help="Defocus of every tilt, joined with the images by acquisition "
                       "order. Views without one are excluded. Needed for CTF correction.")
-        self._addOptions(form, "pixel_size", "size_x", "size_y", "size_z", "halves")
+        addOptions(form, self.VERB, "pixel_size", "size_x", "size_y", "size_z", "halves")
         form.addSection("Processing")
-        self._addOptions(form, "invert", "normalize", "ctf", "hand", "dose_weighting")
+        addOptions(form, self.VERB, "invert", "normalize", "ctf", "hand", "dose_weighting")
         addTransformCentre(form)
-        self._addCompute(form)
+        addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
-    def convertInputStep(self, key, attempt):
-        """Write the tilt series as RELION 5 tables, which is what the job reads."""
-        names = self._seriesIds()
+    def _convertInput(self, names):
         ctfs = self.inputCtfs.get() if self._optionValues()["ctf"] != "none" else None
         series, notes, failures = from_scipion.tilt_series_set(
             self.inputTiltSeries.get(), names, ctfs, hand=self._optionValues()["hand"],
@@ -100,17 +99,14 @@ class ProtTomoExportReconstruct(ProtTomoExportBase):
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
-        errors = self._checkSets()
-        if errors:
-            return errors
-        values = self._optionValues()
+        errors, values = [], self._optionValues()
         if values["ctf"] != "none" and self.inputCtfs.get() is None:
             errors.append("CTF correction: there are no CTFs. Give a set of CTFs, or choose none.")
         elif not self._seriesIds():
             errors.append("CTFs: none belongs to the tilt series. " + " ".join(self._match()[1]))
         return errors + from_scipion.obstacles(self.inputTiltSeries.get(), self._seriesIds(), values["pixel_size"])
 
-    def _warnings(self):
+    def _doubts(self):
         values = self._optionValues()
         return from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(), hand=values["hand"],
                                    size_known=values["size_z"] > 0, ctf=values["ctf"] != "none")

@@ -22,7 +22,7 @@ from tomoexport.protocols import (
     ProtTomoExportReconstruct,
     ProtTomoExportSubtomos,
 )
-from tomoexport.protocols.protocol_base import paramName
+from tomoexport.protocols.form import paramName
 from tomoexport.tests.protocols.editing import change
 from tomoexport.viewers.viewer_results import TomoExportResultsViewer, reportFigures
 
@@ -236,7 +236,10 @@ class TestTomoExportForms(ProtocolTest):
     def test_missing_inputs(self):
         for protocol_class in (ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
                                ProtTomoExportSubtomos, ProtTomoExportAverage):
-            self.assertTrue(self.make(protocol_class).validate())
+            errors = self.make(protocol_class).validate()
+            self.assertTrue(errors)
+            for error in errors:
+                self.assertRegex(error, "cannot be EMPTY|no file is given")
 
     def test_missing_ctfs(self):
         protocol = self.make(ProtTomoExportReconstruct, pixelSize=TOMO_PIXEL,

@@ -1,0 +1,79 @@
+"""Form parameters made from the options of the verbs: the same names, texts, limits and defaults."""
+
+from dataclasses import fields
+
+from pyworkflow.protocol import (
+    GPU_LIST,
+    LEVEL_ADVANCED,
+    LEVEL_NORMAL,
+    USE_GPU,
+    BooleanParam,
+    EnumParam,
+    FileParam,
+    FloatParam,
+    IntParam,
+    Range,
+    StringParam,
+)
+
+from ..options import VERBS
+
+# What the form says for a choice that would be a bare number.
+SHOWN = {("hand", 0): "as the tilt series", ("hand", 1): "+1", ("hand", -1): "-1"}
+
+
+def paramName(option):
+    """Scipion's spelling of an option: ``pixel_size`` becomes ``pixelSize``."""
+    first, *others = option.split("_")
+    return first + "".join(word.capitalize() for word in others)
+
+
+def addOptions(form, verb, *names):
+    """Add form parameters for the named options of a verb."""
+    specs = {spec.name: spec for spec in fields(VERBS[verb])}
+    for name in names:
+        spec, meta = specs[name], specs[name].metadata
+        unit = " (%s)" % meta["unit"].replace("A", "Å") if meta["unit"] else ""
+        common = dict(label=meta["label"] + unit, help=meta["help"], default=spec.default,
+                      expertLevel=LEVEL_ADVANCED if meta["advanced"] else LEVEL_NORMAL)
+        kind = StringParam
+        if meta["choices"]:
+            kind = EnumParam
+            common.update(choices=[SHOWN.get((name, c), str(c)) for c in meta["choices"]],
+                          default=meta["choices"].index(spec.default), display=EnumParam.DISPLAY_HLIST)
+        elif meta["kind"] == "input":
+            kind = FileParam
+        elif isinstance(spec.default, bool):
+            kind = BooleanParam
+        elif isinstance(spec.default, (int, float)):
+            kind = IntParam if isinstance(spec.default, int) else FloatParam
+            common["validators"] = [Range(meta["low"], meta["high"], "%s: give a value from %g to %g %s" % (
+                meta["label"], meta["low"], meta["high"], meta["unit"]))]
+        form.addParam(paramName(name), kind, **common)
+
+
+def addCompute(form, verb, threads):
+    """Add the parameters that say where to compute; ``threads`` of Scipion, one of which only watches."""
+    known = {spec.name for spec in fields(VERBS[verb])}
+    if "device" in known:
+        form.addHidden(USE_GPU, BooleanParam, default=True, label="Use GPU", help="Use a GPU if there is one on which "
+                       "a real kernel runs; otherwise, or with No, the CPU computes.")
+        form.addHidden(GPU_LIST, StringParam, default="0", label="GPU IDs", help="One tilt series at a time is worked "
+                       "on per GPU of this list, as threads allow. Without a GPU, choose No to work on several at once "
+                       "on the CPU.")
+    addOptions(form, verb, *[name for name in ("bad_pixels", "device", "threads") if name in known])
+    form.addParallelSection(threads=threads, mpi=0)
+
+
+def optionValues(protocol, verb):
+    """Return what a form says for every option of the verb that it has, as plain values."""
+    values = {}
+    for spec in fields(VERBS[verb]):
+        if protocol.getParam(paramName(spec.name)) is not None:
+            value, choices = getattr(protocol, paramName(spec.name)).get(), spec.metadata["choices"]
+            values[spec.name] = choices[value] if choices else value
+            if value is None and isinstance(spec.default, str):
+                values[spec.name] = ""
+    if not protocol.usesGpu() and values.get("device") == "auto":
+        values["device"] = "cpu"
+    return values

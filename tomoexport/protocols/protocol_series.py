@@ -1,0 +1,106 @@
+"""What the protocols have in common that work on one tilt series at a time."""
+
+import os
+
+from pyworkflow.protocol import STEPS_PARALLEL
+from pyworkflow.utils import cleanPath
+
+from ..convert import to_scipion
+from ..io.atomic import write_json
+from ..io.paths import safe_stem
+from .protocol_base import ProtTomoExportBase
+
+FAILED = "FailedTiltSeries"
+
+
+class ProtTomoExportSeriesBase(ProtTomoExportBase):
+    """Base of the protocols that run one job per tilt series; one that fails does not stop the others."""
+
+    _label = None
+    stepsExecutionMode = STEPS_PARALLEL
+
+    # -------------------------- INSERT steps functions -----------------------
+    def _insertAllSteps(self):
+        # A step runs again on Continue if its arguments changed: they hold everything that the results depend on, and
+        # how often a tilt series has failed, so that failures are tried again.
+        key, names = self._key(), self._seriesIds()
+        failures = {name: self._failures(name).get("attempts", 0) for name in names}
+        total = sum(failures.values())
+        first = self._insertFunctionStep(self.convertInputStep, key, total, prerequisites=[], needsGPU=False)
+        runs = [self._insertFunctionStep(self.runSeriesStep, name, key, failures[name], prerequisites=[first],
+                                         needsGPU=self.usesGpu()) for name in names]
+        self._insertFunctionStep(self.createOutputStep, key, total, prerequisites=runs, needsGPU=False)
+
+    # --------------------------- STEPS functions -----------------------------
+    def convertInputStep(self, key, attempt):
+        """Write the tables that the jobs read."""
+        # What other parameters or inputs gave must not pass for the result of a job that a queue lost.
+        if self._readJson(self._getExtraPath("key.json")) != key:
+            cleanPath(self._getExtraPath("results"))
+            write_json(self._getExtraPath("key.json"), key)
+        self._convertInput(self._seriesIds())
+
+    def runSeriesStep(self, name, key, attempt):
+        """Run the job of one tilt series, and look at what it left: a queue does not tell whether a job failed."""
+        if self._failures(name).get("stage") == "input":
+            return
+        try:
+            self._runJob(dict(self._job(), series=[name]), safe_stem(name))
+            result = self._result(name)
+            if result.get("status") not in ("done", "skipped"):
+                raise RuntimeError("%s: its job left no result. Look at the output log." % name)
+            self._checkResult(result)
+            self._setFailure(name)
+        except Exception as error:  # one tilt series does not stop the others
+            result = self._result(name)
+            self._setFailure(name, result["error"] if result.get("status") == "failed" else str(error), "job")
+
+    def _collect(self):
+        """Run the job that merges tables and draws the report."""
+        self._runJob(dict(self._job(), series=[], collect=True), "collect")
+
+    # --------------------------- UTILS functions -----------------------------
+    def _result(self, name):
+        """Return what a job recorded of one tilt series."""
+        return self._readJson(self._getExtraPath("results", safe_stem(name) + ".json"))
+
+    def _failures(self, name):
+        """Return why a tilt series failed, at which stage, and how often it did so far."""
+        return self._readJson(self._getExtraPath("failed", safe_stem(name) + ".json"))
+
+    def _setFailure(self, name, error="", stage=""):
+        """Record that a tilt series failed, or that it did not; the number of failures is kept."""
+        attempts = self._failures(name).get("attempts", 0)
+        if error:
+            self.error("%s failed: %s" % (name, error))
+        elif not attempts:
+            return
+        os.makedirs(self._getExtraPath("failed"), exist_ok=True)
+        write_json(self._getExtraPath("failed", safe_stem(name) + ".json"),
+                   {"ts_id": name, "error": error, "stage": stage if error else "", "attempts": attempts + bool(error)})
+
+    def _errors(self):
+        """Return the reasons of the tilt series that failed."""
+        folder = self._getExtraPath("failed")
+        records = [self._readJson(os.path.join(folder, n)) for n in sorted(os.listdir(folder))] if os.path.isdir(
+            folder) else []
+        return {record["ts_id"]: record["error"] for record in records if record["error"]}
+
+    def _addFailed(self, names):
+        """Put the tilt series that failed into a set of their own; fails if there is no other."""
+        failed = {name: error for name, error in self._errors().items() if name in names}
+        if failed and len(failed) == len(names):
+            raise RuntimeError("No tilt series succeeded.\n" + "\n".join(failed.values()))
+        # Scipion brings an output that was deleted back from the project: one that is no longer needed becomes empty.
+        if failed or hasattr(self, FAILED):
+            source = self.inputTiltSeries.get()
+            output = self._createSetOfTiltSeries("_failed")
+            output.copyInfo(source)
+            for ts in source.iterItems():
+                if ts.getTsId() in failed:
+                    to_scipion.copy_tilt_series(output, ts, failed[ts.getTsId()])
+            self._addOutput(FAILED, output, self.inputTiltSeries)
+
+    # --------------------------- INFO functions ------------------------------
+    def _outputLines(self):
+        return super()._outputLines() + ["Failed: " + error for error in self._errors().values()]
