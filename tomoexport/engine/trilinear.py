@@ -86,31 +86,29 @@ def _insert(quantities, matrix, s):
     out = np.zeros((len(quantities), s * s * half), np.complex128)
     qy, qx = np.meshgrid(np.fft.fftfreq(s, 1 / s), np.arange(half), indexing="ij")
     chosen = (qx ** 2 + qy ** 2 < (s / 2) ** 2) & ~((qx == 0) & (qy < 0))
-    q = np.stack([qx[chosen], qy[chosen]])
-    for t in range(quantities.shape[1]):
-        k = np.asarray(matrix[t], np.float64).T @ q
-        mirrored = k[0] < 0
-        k = np.where(mirrored, -k, k)
-        value = quantities[:, t][:, chosen]
-        value = np.where(mirrored, value.conj(), value)
-        lower = np.floor(k).astype(int)
-        part = k - lower
-        for corner in np.ndindex(2, 2, 2):
-            step = np.array(corner)[:, None]
-            w = np.prod(np.where(step, part, 1 - part), axis=0)
-            x, y, z = lower + step
-            _add(out, value * w, x, y, z, s, half)
-            plane = x == 0
-            _add(out, (value * w).conj()[:, plane], -x[plane], -y[plane], -z[plane], s, half)
+    k = np.swapaxes(np.asarray(matrix, np.float64), 1, 2) @ np.stack([qx[chosen], qy[chosen]])  # (T, 3, samples)
+    mirrored = k[:, :1] < 0
+    k = np.where(mirrored, -k, k).transpose(1, 0, 2).reshape(3, -1)
+    value = quantities[:, :, chosen]
+    value = np.where(mirrored[:, 0], value.conj(), value).reshape(len(quantities), -1)
+    lower = np.floor(k).astype(int)
+    part = k - lower
+    for corner in np.ndindex(2, 2, 2):
+        step = np.array(corner)[:, None]
+        w = np.prod(np.where(step, part, 1 - part), axis=0)
+        x, y, z = lower + step
+        _add(out, value * w, x, y, z, s, half)
+        plane = x == 0
+        _add(out, (value * w).conj()[:, plane], -x[plane], -y[plane], -z[plane], s, half)
     return out.reshape(-1, s, s, half)
 
 
 def _add(out, value, x, y, z, s, half):
     inside = (x >= 0) & (x < half) & (abs(y) <= s // 2) & (abs(z) <= s // 2)
-    index = ((z % s) * s + y % s) * half + x
+    index = (((z % s) * s + y % s) * half + x)[inside]
     for q in range(len(out)):
-        out[q] += np.bincount(index[inside], value[q, inside].real, out.shape[1])
-        out[q] += 1j * np.bincount(index[inside], value[q, inside].imag, out.shape[1])
+        out[q] += np.bincount(index, value[q, inside].real, out.shape[1])
+        out[q] += 1j * np.bincount(index, value[q, inside].imag, out.shape[1])
 
 
 def windows_at(stack, position_px, size):
