@@ -16,8 +16,13 @@ from tomoexport.engine.average import fsc, resolution
 from tomoexport.engine.phantom import chiral_phantom
 from tomoexport.io import mrc
 from tomoexport.jobs import report, runner, simulate
-from tomoexport.protocols import (ProtTomoExportAverage, ProtTomoExportImportParticles, ProtTomoExportImportTiltSeries,
-                                  ProtTomoExportReconstruct, ProtTomoExportSubtomos)
+from tomoexport.protocols import (
+    ProtTomoExportAverage,
+    ProtTomoExportImportParticles,
+    ProtTomoExportImportTiltSeries,
+    ProtTomoExportReconstruct,
+    ProtTomoExportSubtomos,
+)
 
 PROJECT = "tomoexport_demo"
 TOMOGRAM_PIXEL, PIXEL, BOX, DIAMETER = 12.0, 4.0, 64, 180.0
@@ -70,8 +75,9 @@ def main(folder):
     imported = launch(project, ProtTomoExportImportTiltSeries, "import tilt series",
                       tomogramsStar=os.path.join(data, "tomograms.star"))
     inputs = dict(inputTiltSeries=(imported, "TiltSeries"), inputCtfs=(imported, "CTFs"))
-    tomograms = launch(project, ProtTomoExportReconstruct, "reconstruct tomograms", pixelSize=TOMOGRAM_PIXEL, halves=True,
-                       **inputs)
+    tomograms = launch(
+        project, ProtTomoExportReconstruct, "reconstruct tomograms", pixelSize=TOMOGRAM_PIXEL, halves=True, **inputs
+    )
     particles = launch(project, ProtTomoExportImportParticles, "import particles",
                        filesPath=os.path.join(data, "particles.star"), inputTomograms=(tomograms, "Tomograms"),
                        boxSize=int(DIAMETER / TOMOGRAM_PIXEL))

@@ -1,4 +1,4 @@
-"""Write tomoexport/tests/data/derived.json: small values that stand in for the reference files where those are absent."""
+"""Write tomoexport/tests/data/derived.json: small values that stand in where the reference files are absent."""
 
 import json
 import sys
@@ -11,9 +11,22 @@ sys.path.insert(0, str(ROOT))
 
 from tomoexport.tests.shared import DERIVED, shared  # noqa: E402
 
-PEER = ("pixel_size", "volume_size_angstrom", "tilt_angle_warp_deg", "tilt_axis_angle_deg", "axis_offset_angstrom", "dose",
-        "defocus_um", "astigmatism_um", "astigmatism_angle_deg", "voltage_kv", "cs_mm", "amplitude_contrast",
-        "points_angstrom", "position_and_defocus")
+PEER = (
+    "pixel_size",
+    "volume_size_angstrom",
+    "tilt_angle_warp_deg",
+    "tilt_axis_angle_deg",
+    "axis_offset_angstrom",
+    "dose",
+    "defocus_um",
+    "astigmatism_um",
+    "astigmatism_angle_deg",
+    "voltage_kv",
+    "cs_mm",
+    "amplitude_contrast",
+    "points_angstrom",
+    "position_and_defocus",
+)
 
 
 def main():

@@ -377,6 +377,8 @@ def to_imod_transform(geometry):
     a = np.linalg.inv(linear)
     out = np.zeros((geometry.n_tilts, 3, 3))
     out[:, :2, :2] = a
-    out[:, :2, 2] = -np.einsum("tij,tj->ti", a, geometry.shift / geometry.pixel_size + _half_pixel(geometry.image_shape))
+    out[:, :2, 2] = -np.einsum(
+        "tij,tj->ti", a, geometry.shift / geometry.pixel_size + _half_pixel(geometry.image_shape)
+    )
     out[:, 2, 2] = 1.0
     return out

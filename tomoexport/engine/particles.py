@@ -70,7 +70,9 @@ class ParticleSet:
         if len(set(self.uid)) != n:
             seen = set()
             twice = next(u for u in self.uid if u in seen or seen.add(u))
-            raise InputError("particle %s" % twice, "the name occurs more than once", "Give every particle its own name")
+            raise InputError(
+                "particle %s" % twice, "the name occurs more than once", "Give every particle its own name"
+            )
         for name in ("position", "rotation", "ts"):
             getattr(self, name).flags.writeable = False
 

@@ -38,15 +38,23 @@ def test_every_option_explains_itself(verb):
         options.check(options.VERBS[verb]())
 
 
-@pytest.mark.parametrize("verb, values, words", [
-    ("reconstruct", {"pixel_size": "ten"}, "--pixel-size.*not a number"),
-    ("reconstruct", {"pixel_size": 0}, "--pixel-size.*out of range"),
-    ("reconstruct", {"pixel_size": float("nan")}, "--pixel-size.*not a number"),
-    ("reconstruct", {"size_z": 1.5}, "--size-z.*whole"), ("reconstruct", {"invert": "perhaps"}, "--invert.*true or false"),
-    ("reconstruct", {"ctf": "some"}, "--ctf.*Choose one of phaseflip"), ("reconstruct", {"colour": 1}, "colour.*no such"),
-    ("dance", {}, "dance.*does not exist"), ("subtomo", {"box": 33}, "--box.*odd.*34"),
-    ("subtomo", {"box": -2}, "--box.*out of range"), ("subtomo", {"threads": True}, "--threads"),
-    ("subtomo", {"hand": 2}, "--hand.*0, 1, -1")])
+@pytest.mark.parametrize(
+    "verb, values, words",
+    [
+        ("reconstruct", {"pixel_size": "ten"}, "--pixel-size.*not a number"),
+        ("reconstruct", {"pixel_size": 0}, "--pixel-size.*out of range"),
+        ("reconstruct", {"pixel_size": float("nan")}, "--pixel-size.*not a number"),
+        ("reconstruct", {"size_z": 1.5}, "--size-z.*whole"),
+        ("reconstruct", {"invert": "perhaps"}, "--invert.*true or false"),
+        ("reconstruct", {"ctf": "some"}, "--ctf.*Choose one of phaseflip"),
+        ("reconstruct", {"colour": 1}, "colour.*no such"),
+        ("dance", {}, "dance.*does not exist"),
+        ("subtomo", {"box": 33}, "--box.*odd.*34"),
+        ("subtomo", {"box": -2}, "--box.*out of range"),
+        ("subtomo", {"threads": True}, "--threads"),
+        ("subtomo", {"hand": 2}, "--hand.*0, 1, -1"),
+    ],
+)
 def test_wrong_values_are_named(verb, values, words):
     with pytest.raises(InputError, match="(?s)" + words):
         options.from_dict(verb, values)

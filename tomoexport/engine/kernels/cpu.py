@@ -192,7 +192,6 @@ def fold_grid(cells, grid):
 
 @_jit
 def _fold_grid(cells, grid, data, weight):
-    side = grid + 2 * HALO
     for i in range(len(cells)):
         c = cells[i]
         for z in range(HALO):  # wrap the halo of z, then that of y

@@ -42,8 +42,9 @@ def test_a_phase_plate_of_90_degrees_turns_sine_into_cosine():
     assert one(phase=90.0).values(k, k)[0] == pytest.approx(np.sqrt(1 - 0.01))
 
 
-@pytest.mark.parametrize("defocus_um, pixel, diameter, expected", [(3, 1.35, 150, 452), (3, 2, 200, 260), (5, 2, 200, 368),
-                                                                   (3, 4, 250, 104)])
+@pytest.mark.parametrize(
+    "defocus_um, pixel, diameter, expected", [(3, 1.35, 150, 452), (3, 2, 200, 260), (5, 2, 200, 368), (3, 4, 250, 104)]
+)
 def test_alias_free_box_is_that_of_warptools(defocus_um, pixel, diameter, expected):
     # Its sizes leave out Cs in the range of frequencies where the two terms oppose; within 2 %.
     got = alias_free_box(one(defocus_um * 1e4, defocus_um * 1e4), pixel, diameter)

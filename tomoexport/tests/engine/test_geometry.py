@@ -11,9 +11,18 @@ def series(rng, n=7, magnified=False, shape=(100, 120), **more):
     magnification = None
     if magnified:
         magnification = np.eye(2) + rng.normal(0, 0.01, (n, 2, 2))
-    values = dict(ts_id="a", image_shape=shape, pixel_size=2.0, tilt=rng.uniform(-60, 60, n), axis=rng.uniform(-90, 90, n),
-                  shift=rng.normal(0, 20, (n, 2)), dose=np.arange(n) * 3.0, volume_size=(240, 200, 100),
-                  xtilt=rng.uniform(-3, 3, n), magnification=magnification)
+    values = dict(
+        ts_id="a",
+        image_shape=shape,
+        pixel_size=2.0,
+        tilt=rng.uniform(-60, 60, n),
+        axis=rng.uniform(-90, 90, n),
+        shift=rng.normal(0, 20, (n, 2)),
+        dose=np.arange(n) * 3.0,
+        volume_size=(240, 200, 100),
+        xtilt=rng.uniform(-3, 3, n),
+        magnification=magnification,
+    )
     return G.TiltSeriesGeometry(**dict(values, **more))
 
 

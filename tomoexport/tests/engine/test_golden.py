@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 
 from tomoexport.engine.ctf import Ctf, Optics
-from tomoexport.engine.geometry import (TiltSeriesGeometry, from_imod_transform, from_projection_matrices,
-                                        projection_matrices)
+from tomoexport.engine.geometry import (
+    TiltSeriesGeometry,
+    from_imod_transform,
+    from_projection_matrices,
+    projection_matrices,
+)
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.subtomo import plan_subtomos, reconstruct_subtomos
 from tomoexport.engine.trilinear import reconstruct_trilinear, windows_at
@@ -132,8 +136,16 @@ def test_imod_route_meets_the_truth(name, shape):
         xf, tilt, xtilt = truth["xf"], truth["tlt"], truth["xtilt"]
     transform = np.zeros((len(xf), 3, 3))
     transform[:, 0, :2], transform[:, 1, :2], transform[:, :2, 2] = xf[:, :2], xf[:, 2:4], xf[:, 4:]
-    g = TiltSeriesGeometry(name, shape, 4.0, tilt, dose=np.arange(len(tilt)), volume_size=(1280, 1280, 640), xtilt=xtilt,
-                           **from_imod_transform(transform, shape, 4.0))
+    g = TiltSeriesGeometry(
+        name,
+        shape,
+        4.0,
+        tilt,
+        dose=np.arange(len(tilt)),
+        volume_size=(1280, 1280, 640),
+        xtilt=xtilt,
+        **from_imod_transform(transform, shape, 4.0),
+    )
     expected = np.einsum("tij,nj->nti", truth["R"], truth["pos"])[..., :2] + truth["shift_A"]
     assert np.abs(g.project(truth["pos"]).xy - expected).max() / 4.0 < 0.01  # pixels
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tomoexport.engine.fourier import (fast_even, fourier_rescale, rescale_lengths, shell_correlation, sphere, taper)
+from tomoexport.engine.fourier import fast_even, fourier_rescale, rescale_lengths, shell_correlation, sphere, taper
 from tomoexport.engine.preprocess import fill_bad_pixels, prepare_image, prepare_stack, remove_plane
 from tomoexport.errors import InputError, UnitError
 

@@ -12,14 +12,30 @@ from tomoexport.engine.kernels import implementation
 from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.simulate import SimulatedSeries, make_series, project_tilt
-from tomoexport.engine.subtomo import (SubtomoPlan, _checkerboard, _to_real, normalise_volume, padded_box, plan_subtomos,
-                                       reconstruct_subtomos)
+from tomoexport.engine.subtomo import (
+    SubtomoPlan,
+    _checkerboard,
+    _to_real,
+    normalise_volume,
+    padded_box,
+    plan_subtomos,
+    reconstruct_subtomos,
+)
 from tomoexport.engine.weights import exact_filter, odd_even_groups, slice_density
 
 
 def fan(n=41, axis=85.3, **more):
-    return TiltSeriesGeometry("fan", (256, 256), 1.0, np.linspace(-60, 60, n), axis, np.zeros((n, 2)), np.arange(n) * 3.0,
-                              (100, 100, 100), **more)
+    return TiltSeriesGeometry(
+        "fan",
+        (256, 256),
+        1.0,
+        np.linspace(-60, 60, n),
+        axis,
+        np.zeros((n, 2)),
+        np.arange(n) * 3.0,
+        (100, 100, 100),
+        **more,
+    )
 
 
 def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu):
@@ -154,8 +170,11 @@ def test_density_is_the_number_of_slices_near_the_axis():
 
 def test_density_does_not_change_when_everything_turns():
     m = fan().matrix
-    assert np.allclose(slice_density(m, (16, 16), 1.0, 16.0), slice_density(m @ matrix_from_zyz(10, 40, 70), (16, 16), 1.0,
-                                                                          16.0), atol=1e-5)
+    assert np.allclose(
+        slice_density(m, (16, 16), 1.0, 16.0),
+        slice_density(m @ matrix_from_zyz(10, 40, 70), (16, 16), 1.0, 16.0),
+        atol=1e-5,
+    )
 
 
 def test_exact_filter_is_a_ramp_for_even_tilts():

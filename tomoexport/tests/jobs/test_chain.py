@@ -46,9 +46,23 @@ def export(data, name, change=None, move=0.0, pixel=PIXEL, box=BOX, **options):
         os.makedirs(str(folder), exist_ok=True)
         particles = str(folder / "moved.star")
         star.write(particles, [star.Table.from_columns("particles", columns)])
-    out = runner.run({"verb": "subtomo", "options": dict(
-        {"tomograms": str(tomograms), "particles": str(particles), "output": str(folder), "pixel_size": pixel, "box": box,
-         "diameter": 180.0, "threads": 2}, **options)})
+    out = runner.run(
+        {
+            "verb": "subtomo",
+            "options": dict(
+                {
+                    "tomograms": str(tomograms),
+                    "particles": str(particles),
+                    "output": str(folder),
+                    "pixel_size": pixel,
+                    "box": box,
+                    "diameter": 180.0,
+                    "threads": 2,
+                },
+                **options,
+            ),
+        }
+    )
     return out["collected"]["star"]
 
 
@@ -61,7 +75,7 @@ def relion_average(table):
     """What RELION 3.1 makes of an export."""
     folder, name = os.path.split(table)
     run = subprocess.run(["relion_reconstruct", "--i", name, "--o", "rec.mrc", "--3d_rot", "--ctf"], cwd=folder,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=600)
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
     assert run.returncode == 0, run.stdout[-2000:]
     return mrc.read_volume(os.path.join(folder, "rec.mrc"))[0]
 
