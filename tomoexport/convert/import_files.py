@@ -64,7 +64,8 @@ def _gather(images, stem, order, pixel_size, stack):
     return [(stem + ".mrcs", int(place)) for place in places]
 
 
-def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, centre="relion"):
+def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, centre="relion",
+              allow_loss=False):
     """Read particle tables for a set of tomograms.
 
     Parameters
@@ -79,20 +80,20 @@ def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, 
         Whether coordinates run from 0 to 1.
     centre : {'relion', 'imod'}
         Which point of the tomogram positions are counted about.
+    allow_loss : bool
+        Whether particles that belong to no tomogram are left out; otherwise they are an error.
 
     Returns
     -------
     particles : ParticleSet
         Its tilt series are called by tsId.
     problems : list of str
-        Particles that belong to no tomogram, and coordinates that occur twice.
-    lost : int
-        Number of particles that belong to no tomogram.
+        Particles that were left out, and coordinates that occur twice.
 
     Raises
     ------
     InputError
-        If no file matches, or no particle belongs to a tomogram.
+        If no file matches, or particles belong to no tomogram.
     """
     files = sorted(glob.glob(os.path.expanduser(pattern)))
     if not files:
@@ -105,17 +106,27 @@ def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, 
         for name in {ts_id, extra.take(tomogram, extra.NAME, ts_id)}:
             if ts_ids.setdefault(name, ts_id) == ts_id:
                 series.append(_stand_in(name, frame))
-    sets, problems, lost = [], [], 0
+    sets, problems = [], []
     for file in files:
         one, lines = particlestar.read_particles(
-            file, series, coordinates_pixel_size=coordinates_pixel_size or None, normalized=normalized)
-        table, _ = particlestar.particle_table(file)
-        lost += len(table) - len(one)
-        if centre == "imod" and not table.has(*particlestar.CENTRED):
+            file, series, coordinates_pixel_size=coordinates_pixel_size or None, normalized=normalized,
+            allow_loss=allow_loss)
+        centred = set(particlestar.CENTRED) <= set(one.extra)
+        if not (centred or normalized or coordinates_pixel_size or _says_pixel_size(one.extra)):
+            raise InputError(file, "it does not say the pixel size of its coordinates", "Give it in the form: for "
+                             "tables of RELION 4 it is that of the tilt series")
+        if centre == "imod" and not centred:
             one = replace(one, position=one.position + [above[ts_ids[name]] for name in one.names()])
         sets.append(one)
         problems += ["%s: %s" % (os.path.basename(file), line) for line in lines] if len(files) > 1 else lines
-    return _concatenate(sets, ts_ids), problems, lost
+    return _concatenate(sets, ts_ids), problems
+
+
+def _says_pixel_size(columns):
+    """Whether a table that counts from the corner says in what: RELION 4 means pixels of the tilt series, which are
+    not known here, and which the reader would take from the stand-ins."""
+    return "rlnTomoTiltSeriesPixelSize" in columns or "rlnTomoName" not in columns or all(
+        name.endswith(".tomostar") for name in columns["rlnTomoName"])
 
 
 def _stand_in(name, frame):

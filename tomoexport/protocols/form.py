@@ -18,8 +18,9 @@ from pyworkflow.protocol import (
 
 from ..options import VERBS
 
-# What the form says for a choice that would be a bare number.
-SHOWN = {("hand", 0): "as the tilt series", ("hand", 1): "+1", ("hand", -1): "-1"}
+# What the form says for choices that would be a bare number or word.
+SHOWN = {("hand", 0): "as the tilt series", ("hand", 1): "+1", ("hand", -1): "-1",
+         ("centre", "relion"): "voxel N/2", ("centre", "imod"): "IMOD's (N-1)/2"}
 
 
 def paramName(option):

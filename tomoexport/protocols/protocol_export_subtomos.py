@@ -1,7 +1,7 @@
 """Sub-tomograms with their 3D CTFs, from coordinates and tilt series."""
 
 from pyworkflow.object import Pointer
-from pyworkflow.protocol import LEVEL_ADVANCED, BooleanParam, PointerParam
+from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfSubTomograms, SetOfTiltSeries
 
 from ..convert import attributes, from_scipion, positions, to_scipion
@@ -38,10 +38,8 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
                       "excluded.")
         addOptions(form, self.VERB, "pixel_size", "box", "diameter", "hand")
         form.addSection("Processing")
-        addOptions(form, self.VERB, "invert", "normalize_input", "normalize_output", "min_tilts", "format", "centre")
-        form.addParam("allowLoss", BooleanParam, default=False, expertLevel=LEVEL_ADVANCED,
-                      label="Leave out particles without tilt series", help="With No, particles whose tilt series or "
-                      "CTF is not among the inputs are an error; with Yes they are left out.")
+        addOptions(form, self.VERB, "invert", "normalize_input", "normalize_output", "min_tilts", "format", "centre",
+                   "allow_loss")
         addTransformCentre(form)
         addOptions(form, self.VERB, "interpolation", "float16")
         addCompute(form, self.VERB, threads=3)

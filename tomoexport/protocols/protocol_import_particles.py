@@ -1,10 +1,9 @@
 """Particles from STAR files, onto tomograms."""
 
-from pyworkflow.protocol import LEVEL_ADVANCED, BooleanParam, IntParam, PathParam, PointerParam, Positive
+from pyworkflow.protocol import IntParam, PathParam, PointerParam, Positive
 from tomo.objects import SetOfCoordinates3D
 
 from ..convert import import_files, to_scipion
-from ..errors import InputError
 from ..jobs import report
 from .form import addOptions, optionValues
 from .protocol_base import ProtTomoExportBase
@@ -20,7 +19,7 @@ class ProtTomoExportImportParticles(ProtTomoExportBase):
 
     _label = "import particles"
     _possibleOutputs = {"Coordinates": SetOfCoordinates3D}
-    OPTIONS = ("coordinates_pixel_size", "normalized", "centre")
+    OPTIONS = ("coordinates_pixel_size", "normalized", "centre", "allow_loss")
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
@@ -33,9 +32,6 @@ class ProtTomoExportImportParticles(ProtTomoExportBase):
         form.addParam("boxSize", IntParam, default=32, validators=[Positive], label="Box size (px)", help="How large "
                       "the particles are shown, in pixels of the tomograms. Nothing is cut out with it.")
         addOptions(form, "subtomo", *self.OPTIONS)
-        form.addParam("allowLoss", BooleanParam, default=False, expertLevel=LEVEL_ADVANCED,
-                      label="Leave out particles without tomogram", help="With No, particles in tomograms that are not "
-                      "among the input are an error; with Yes they are left out.")
 
     # -------------------------- INSERT steps functions -----------------------
     def _insertAllSteps(self):
@@ -45,7 +41,7 @@ class ProtTomoExportImportParticles(ProtTomoExportBase):
     def importStep(self, key):
         """Read the tables and make the set."""
         tomograms = self.inputTomograms.get()
-        particles, problems, _ = self._read()
+        particles, problems = self._read()
         output = self._createSetOfCoordinates3D(self.inputTomograms)
         output.setSamplingRate(tomograms.getSamplingRate())
         output.setBoxSize(self.boxSize.get())
@@ -63,10 +59,7 @@ class ProtTomoExportImportParticles(ProtTomoExportBase):
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
-        _, problems, lost = self._read()
-        if lost and not self.allowLoss.get():
-            raise InputError(self.filesPath.get(), "%d particles would be lost: %s" % (lost, "; ".join(problems)),
-                             "Choose all tomograms that have particles, or allow it in the form")
+        self._read()
         return []
 
     def _methods(self):

@@ -17,6 +17,8 @@ from ..protocols import (
     ProtTomoExportSubtomos,
 )
 
+# Windows that are opened at once.
+MOST = 8
 TITLES = {"overview": "Overview", "montage": "Sub-tomograms", "fsc": "Fourier shell correlation",
           "average": "Average", "particles_per_tomogram": "Particles per tomogram",
           "tilts_per_particle": "Tilts per particle", "tilt_series": "Defocus and dose"}
@@ -49,7 +51,8 @@ class TomoExportResultsViewer(ProtocolViewer):
         figures = reportFigures(self.protocol)
         form.addSection("Report")
         if figures:
-            form.addParam("showAll", LabelParam, label="All figures", help="Open every figure of the report.")
+            form.addParam("showAll", LabelParam, label="All figures", help="Open the figures of the report, the first "
+                          "%d at most." % MOST)
             form.addParam("figure", EnumParam, default=0, choices=[title for title, _ in figures], label="Figure",
                           help="Figure of the report to open. They are PNG files in extra/report of the run.")
         else:
@@ -67,7 +70,7 @@ class TomoExportResultsViewer(ProtocolViewer):
         return actions
 
     def _showAll(self, paramName=None):
-        return [self._plot(*figure) for figure in reportFigures(self.protocol)]
+        return [self._plot(*figure) for figure in reportFigures(self.protocol)[:MOST]]
 
     def _showFigure(self, paramName=None):
         return [self._plot(*reportFigures(self.protocol)[self.figure.get()])]
@@ -77,6 +80,7 @@ class TomoExportResultsViewer(ProtocolViewer):
         image = imread(path)
         height, width = image.shape[:2]
         plotter = EmPlotter(x=1, y=1, windowTitle=title, figsize=(width / 110.0, height / 110.0))
+        plotter.tightLayoutOn = False
         figure = plotter.getFigure()
         axes = figure.add_axes((0, 0, 1, 1))
         axes.imshow(image)

@@ -14,7 +14,7 @@ from tomoexport.engine.geometry import TiltSeriesGeometry
 from tomoexport.engine.particles import ParticleSet
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.errors import InputError
-from tomoexport.io import mrc
+from tomoexport.io import mrc, star
 from tomoexport.io.tiltseries import TiltSeries
 from tomoexport.tests.protocols.editing import change
 
@@ -387,3 +387,59 @@ class TestTomoExportConvertParticles(ConvertTest):
             attributes.put(item, attributes.UID, "")
             coordinates.update(item)
         self.assertEqual(positions.particles(coordinates).uid, ("TS_1/1", "TS_1/2", "TS_1/3"))
+
+
+class TestTomoExportImportParticleTables(ConvertTest):
+    def setUp(self):
+        super().setUp()
+        self.tomograms = SetOfTomograms(filename="tomograms.sqlite")
+        self.tomograms.setSamplingRate(10.0)
+        for ts_id, name in (("TS_1", "TS_1"), ("TS_002", "002")):
+            tomogram = self.tomogram((60, 50, 40), 10.0, ts_id=ts_id)
+            attributes.put(tomogram, attributes.NAME, name)
+            self.tomograms.append(tomogram)
+        self.tomograms.write()
+
+    def table(self, path, names, optics=None, **columns):
+        tables = [star.Table.from_columns("optics", optics)] if optics else []
+        columns = dict(rlnTomoName=names, **columns)
+        star.write(path, tables + [star.Table.from_columns("particles", columns)])
+
+    def centred(self, path, names, position):
+        self.table(path, names, **{"rlnCenteredCoordinate%sAngst" % c: p
+                                   for c, p in zip("XYZ", np.transpose(position))})
+
+    def corner(self, path, names, position, optics=None):
+        self.table(path, names, optics, **{"rlnCoordinate" + c: p for c, p in zip("XYZ", np.transpose(position))})
+
+    def test_several_tables_and_names(self):
+        """Names match the tsId or the name that it stands for; particles of the same name get their own."""
+        self.centred("a.star", ["TS_1", "002"], [[1, 2, 3], [4, 5, 6]])
+        self.centred("b.star", ["TS_1", "TS_002"], [[7, 8, 9], [0, 0, 1]])
+        particles, problems = import_files.particles("?.star", self.tomograms)
+        self.assertEqual(problems, [])
+        self.assertEqual(particles.names(), ["TS_1", "TS_002", "TS_1", "TS_002"])
+        np.testing.assert_allclose(particles.position, [[1, 2, 3], [4, 5, 6], [7, 8, 9], [0, 0, 1]])
+        self.assertEqual(len(set(particles.uid)), 4)
+
+    def test_pixels_from_the_corner(self):
+        self.corner("a.star", ["TS_1"], [[150, 125, 100]], {"rlnOpticsGroup": [1], "rlnTomoTiltSeriesPixelSize": [2.0]})
+        for centre, position in (("relion", 0.0), ("imod", 5.0)):
+            particles, _ = import_files.particles("a.star", self.tomograms, centre=centre)
+            np.testing.assert_allclose(particles.position, [[position] * 3])
+        self.corner("b.star", ["TS_1"], [[30, 25, 20]])
+        self.assertRaisesRegex(InputError, "does not say the pixel size", import_files.particles, "b.star",
+                               self.tomograms)
+        particles, _ = import_files.particles("b.star", self.tomograms, coordinates_pixel_size=10.0)
+        np.testing.assert_allclose(particles.position, [[0, 0, 0]])
+
+    def test_F09_unknown_tomogram(self):
+        self.centred("a.star", ["TS_1", "TS_9"], [[1, 2, 3], [4, 5, 6]])
+        self.assertRaisesRegex(InputError, "1 particles would be lost.*TS_9", import_files.particles, "a.star",
+                               self.tomograms)
+        particles, problems = import_files.particles("a.star", self.tomograms, allow_loss=True)
+        self.assertEqual(len(particles), 1)
+        self.assertIn("TS_9", problems[0])
+
+    def test_no_file(self):
+        self.assertRaisesRegex(InputError, "there is no such file", import_files.particles, "*.tbl", self.tomograms)
