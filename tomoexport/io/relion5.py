@@ -161,6 +161,9 @@ def _alignment(tilts, shape, pixel_size, size):
     if tilts.has(*_PROJECTION):
         matrices = np.stack([_vectors(tilts, column) for column in _PROJECTION], axis=1)
         given = np.isfinite(matrices).all(axis=(1, 2))
+        for row in np.flatnonzero(given & (np.linalg.det(np.nan_to_num(matrices[:, :3, :3])) < 0)):
+            raise InputError(tilts.where(row), "its projection matrix mirrors the specimen (its determinant is negative)",
+                             "Correct the alignment: rlnTomoProjX/Y/Z must be a rotation")
         decomposed = from_projection_matrices(matrices[given], shape, pixel_size, size)
         for name, values in decomposed.items():
             out[name][given] = values
