@@ -82,11 +82,11 @@ def fourier_rescale(image, ratio, fft=scipy.fft):
     Raises
     ------
     InputError
-        If the ratio is below 1.
+        If the ratio is below 1 by more than that.
     """
-    if ratio < 1 - 1e-6:
+    if ratio < 1 - 1e-4:
         raise InputError("pixel size", "the output's is smaller than the images'", "Ask for at least the images' own")
-    if abs(ratio - 1) < 1e-6:
+    if ratio < 1 + 1e-6:
         return image, (1.0, 1.0)
     h, w = image.shape
     (hp, ho), (wp, wo) = rescale_lengths(h, ratio), rescale_lengths(w, ratio)
