@@ -118,7 +118,7 @@ class SubtomoOptions:
                                    "first.")
     normalize_output: bool = option(True, "Normalise sub-tomograms", "Bring the voxels outside the particle diameter to "
                                     "mean 0 and standard deviation 1, as RELION demands.")
-    min_tilts: int = option(1, "Fewest tilts", "Particles whose centre is seen in fewer tilts are left out and listed.",
+    min_tilts: int = option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and listed.",
                             low=1, high=100_000)
     format: str = option("3.1", "STAR format", "Dialect of the output table. RELION 4 and 5 read either one with "
                          "--ctf3d_not_squared.", choices=("3.1", "3.0"))
@@ -128,6 +128,9 @@ class SubtomoOptions:
     normalized: bool = option(False, "Coordinates are normalised", "Coordinates run from 0 to 1 over the tomogram.")
     centre: str = option("relion", "Centre of the tomograms", "Which point of the tomogram coordinates are counted "
                          "about: voxel N/2 (RELION, Warp, this program) or (N-1)/2 (IMOD).", choices=("relion", "imod"))
+    allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
+                              "the table of tomograms are left out and listed; otherwise they are an error.",
+                              advanced=True)
     interpolation: str = option("kaiser-bessel", "Gridding", "How slices enter Fourier space; trilinear, twice "
                                 "oversampled, is what Warp does, slower and 9 times less accurate.",
                                 choices=("kaiser-bessel", "trilinear"), advanced=True)

@@ -180,7 +180,7 @@ def _size_px(geometry):
 
 
 def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized=False, centre="relion",
-                   tomogram_binning=None, name=None):
+                   tomogram_binning=None, name=None, allow_loss=True):
     """Read particles and match them with tilt series.
 
     Parameters
@@ -199,6 +199,8 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
         coordinates' and the tilt series' pixel.
     name : str, optional
         Tilt series of all particles, whatever the table says.
+    allow_loss : bool
+        Whether particles may name a tilt series that is not there; they are left out.
 
     Returns
     -------
@@ -211,7 +213,8 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
     Raises
     ------
     InputError
-        If there are no coordinates, no name matches, or a pixel size is not known.
+        If there are no coordinates, no name matches or, without `allow_loss`, a name does not, or a pixel size is not
+        known.
     """
     table, optics = particle_table(path)
     names = [name] * len(table) if name else tomogram_names(table)
@@ -219,7 +222,7 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
         ts_ids, problems = tuple(dict.fromkeys(names)), []
     else:
         ts_ids = tuple(one.ts_id for one in series)
-        table, names, problems = _matched(path, table, names, ts_ids)
+        table, names, problems = _matched(path, table, names, ts_ids, allow_loss)
     index = {ts_id: i for i, ts_id in enumerate(ts_ids)}
     ts = np.array([index[ts_id] for ts_id in names])
     if table.has(*CENTRED):
@@ -257,7 +260,7 @@ def particle_names(table, names):
     return uids
 
 
-def _matched(path, table, names, ts_ids):
+def _matched(path, table, names, ts_ids, allow_loss):
     """Keep the rows whose name means a tilt series. Returns table, names of their tilt series, problems."""
     match = match_names(names, ts_ids)
     rows = [row for row, name in enumerate(names) if name in match]
@@ -268,6 +271,10 @@ def _matched(path, table, names, ts_ids):
     if not rows:
         raise InputError(path, "no particle belongs to one of the tilt series; it names %s, the tilt series are %s"
                          % (", ".join(lost), ", ".join(ts_ids)), "Give the tilt series that the particles belong to")
+    if lost and not allow_loss:
+        raise InputError(path, "%d particles would be lost: there is no tilt series %s; the tilt series are %s" % (
+            sum(lost.values()), ", ".join("%s (%d particles)" % item for item in lost.items()), ", ".join(ts_ids)),
+            "Complete the tilt series, or leave these particles out with --allow-loss")
     problems = ["%s: %d particles are left out, there is no tilt series of this name" % item for item in lost.items()]
     return table.select(rows), [match[names[row]] for row in rows], problems
 

@@ -13,7 +13,7 @@ from ..io import atomic, mrc, subtomostar
 from ..io.manifest import fingerprint
 from ..options import to_dict
 from . import report
-from .plan import Plan, Problem, Unit
+from .plan import Plan, Problem, Unit, state
 from .progress import Progress
 
 PIECES = 4  # per half; fixed, so that the sums do not depend on the number of threads
@@ -28,20 +28,43 @@ def plan(options, only=None):
     if not particles.oriented:
         problems.append(Problem("warning", options.particles, "it has no orientations",
                                 "All particles are averaged as they lie"))
-    for path in images + ctfs:
-        if not os.path.exists(path):
-            problems.append(Problem("error", path, "the file does not exist",
-                                    "Export the sub-tomograms again, or correct %s" % options.particles))
-            break
+    for paths, shape in ((images, (box,) * 3), (ctfs, (box, box, box // 2 + 1))):
+        problems += _damaged(paths, shape, options.particles)
+    files = images + ctfs + ([options.reference] if options.reference else [])
+    problems += _damaged(files[len(images + ctfs):], (box,) * 3, "--reference")
+    missing = [path for path in files if not os.path.exists(path)]
+    if missing:
+        problems.append(Problem("error", missing[0], "the file does not exist" + (
+            "" if len(missing) == 1 else ", nor do %d more" % (len(missing) - 1)),
+            "Export the sub-tomograms again, or correct the paths in %s" % options.particles))
     if len(particles) < 2:
         problems.append(Problem("error", options.particles, "it has %d particle" % len(particles),
                                 "Two halves need at least two"))
     unit = Unit("average", work=dict(particles=particles, images=images, ctfs=ctfs, pixel_size=pixel_size, box=box))
-    files = [[p, os.path.getsize(p), os.stat(p).st_mtime_ns] for p in images + ctfs if os.path.exists(p)]
+    unit.inputs = {path: state(path) for path in files if os.path.exists(path)}
     unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "threads")},
-                                   files, particles.rotation.tolist(), list(particles.uid))
+                                   unit.inputs, halves(particles).tolist(), particles.rotation.tolist(), list(particles.uid))
     return Plan("average", options, [unit], problems, disk_bytes=12 * box ** 3,
                 memory_bytes=2 * PIECES * 24 * (2 * box) ** 2 * (box + 1))
+
+
+def _damaged(paths, shape, table):
+    """Problem of the first file that cannot be a volume of this shape; headers are read where sizes differ."""
+    sizes = set()
+    for path in paths:
+        size = os.path.getsize(path) if os.path.exists(path) else None
+        if size is None or size in sizes:
+            continue
+        try:
+            found = mrc.read_header(path).shape
+        except InputError as error:
+            return [Problem("error", error.item, error.cause, error.remedy)]
+        if found != shape:
+            return [Problem("error", path, "it has %d x %d x %d voxels, expected %d x %d x %d"
+                            % (found[::-1] + shape[::-1]),
+                            "All volumes of %s must have one box size, and half volumes of 3D CTF" % table)]
+        sizes.add(size)
+    return []
 
 
 def halves(particles):

@@ -1,8 +1,9 @@
 """What an operation is going to do, known before any long work: units, problems, sizes."""
 
+import os
 from dataclasses import dataclass, field
 
-from ..errors import InputError
+from ..errors import InputError, UnitError
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Unit:
         Of everything that determines the outputs.
     error : Problem or None
         Why it cannot be worked on.
+    inputs : dict of str to list
+        Files that it was planned with, and their `state`.
     """
 
     name: str
@@ -52,6 +55,21 @@ class Unit:
     work: dict = field(default_factory=dict)
     fingerprint: str = ""
     error: Problem = None
+    inputs: dict = field(default_factory=dict)
+
+    def check_inputs(self):
+        """Raise an error if a file is not the one that was planned with."""
+        for path, planned in self.inputs.items():
+            if not os.path.exists(path):
+                raise UnitError(path, "it has been removed since the work was planned", "Bring it back and run again")
+            if state(path) != planned:
+                raise UnitError(path, "it has changed since the work was planned", "Run again when it is complete")
+
+
+def state(path):
+    """Size and time of the last change of a file: enough to tell whether it is still the same."""
+    stat = os.stat(path)
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 @dataclass

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 import traceback
+from contextlib import contextmanager
 
 from .. import __version__, options as options_module
 from ..engine.backend import keep_freed_memory, select_backend
@@ -13,7 +14,7 @@ from ..errors import InputError, TomoexportError
 from ..io import atomic
 from ..io.manifest import Manifest, lock
 from ..io.paths import safe_stem
-from .plan import size
+from .plan import Problem, size
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,15 @@ def verb_module(verb):
 
 
 def plan(verb, options, only=None):
-    """Plan a verb and raise what makes it impossible."""
-    return verb_module(verb).plan(options_module.check(options), only)
+    """Plan a verb, and look at the output folder if there is one; returns the `plan.Plan`."""
+    with _explaining(options.output):
+        planned = verb_module(verb).plan(options_module.check(options), only)
+    if options.output:
+        try:
+            check_folder(options.output, planned.disk_bytes)
+        except InputError as error:
+            planned.problems.append(Problem("error", error.item, error.cause, error.remedy))
+    return planned
 
 
 def result_path(options, name):
@@ -59,28 +67,56 @@ def run(job):
     options = options_module.from_dict(job.get("verb"), job.get("options", {}))
     if not options.output:
         raise InputError("--output", "no folder is given", "Name the folder to write to")
+    with _explaining(options.output):
+        return _run(job, options)
+
+
+def _run(job, options):
     module = verb_module(job["verb"])
     only = job.get("series") or None
     collect = job.get("collect", only is None)
     results = []
     if only or job.get("series") is None:
-        results = _work(module, options, only)
+        results = _work(job["verb"], options, only)
     out = {"results": results, "failed": [r["ts_id"] for r in results if r["status"] == "failed"]}
     if results and len(out["failed"]) == len(results):
-        raise InputError("all %d tilt series" % len(results) if len(results) > 1 else results[0]["ts_id"],
-                         "; ".join(r["error"] for r in results), "")
+        raise _all_failed([(r["ts_id"], r["error"]) for r in results])
     if collect:
         out["collected"] = module.collect(options, results if only is None and results else recorded(options))
         log.info("%s", out["collected"])
     return out
 
 
-def _work(module, options, only):
-    planned = module.plan(options, only)
+def _all_failed(errors):
+    """The error of a run in which no tilt series succeeded; ``errors``: pairs of name and reason."""
+    return InputError("all %d tilt series failed" % len(errors) if len(errors) > 1 else errors[0][0],
+                      " ".join(reason for _, reason in errors))
+
+
+def _explained(error, item):
+    """Turn an error of the system into one that names item, cause and remedy."""
+    if isinstance(error, MemoryError):
+        return InputError(item, "there is not enough memory (%s)" % (str(error) or "no number is known"),
+                          "Choose a larger pixel size, fewer --threads, or a computer with more memory")
+    return InputError(error.filename or item, error.strerror or error,
+                      "Look at the disk and its permissions, then run the same again: what is finished is kept")
+
+
+@contextmanager
+def _explaining(item):
+    try:
+        yield
+    except OSError as error:
+        raise _explained(error, item) from error
+
+
+def _work(verb, options, only):
+    module, planned = verb_module(verb), plan(verb, options, only)
     for line in planned.lines():
         log.info("%s", line)
     planned.raise_errors()
-    check_disk(options.output, planned.disk_bytes)
+    if only is None and planned.units and all(unit.error for unit in planned.units):
+        raise _all_failed([(unit.name, str(unit.error)) for unit in planned.units])
     os.makedirs(options.output, exist_ok=True)
     manifest = Manifest(options.output)
     backend, results = None, []
@@ -114,8 +150,13 @@ def _one(module, unit, options, backend):
         log.error("%s", unit.error)
         return result
     try:
-        result.update(module.execute(unit, options, backend), status="done")
+        unit.check_inputs()
+        made = module.execute(unit, options, backend)
+        unit.check_inputs()
+        result.update(made, status="done")
     except (TomoexportError, OSError, MemoryError) as error:
+        if not isinstance(error, TomoexportError):
+            error = _explained(error, unit.name)
         result["error"] = "%s: %s" % (unit.name, error) if unit.name not in str(error) else str(error)
         log.error("%s", result["error"])
         log.debug("%s", traceback.format_exc())
@@ -140,15 +181,20 @@ def _load(path):
         return json.load(handle)
 
 
-def check_disk(folder, needed):
-    """Raise an error if a disk has not enough room."""
-    while folder and not os.path.isdir(folder):
-        parent = os.path.dirname(folder.rstrip(os.sep))
+def check_folder(folder, needed):
+    """Raise an error if a folder is none, cannot be made or written to, or its disk has not enough room."""
+    folder = os.path.abspath(folder)
+    while not os.path.isdir(folder):
         if os.path.exists(folder):
             raise InputError(folder, "it is a file, not a folder", "Choose another output folder")
-        folder = parent
-    stat = os.statvfs(folder or ".")
+        if os.path.islink(folder):
+            raise InputError(folder, "it is a link to %s, which does not exist" % os.readlink(folder),
+                             "Remove the link, or choose another output folder")
+        folder = os.path.dirname(folder)
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise InputError(folder, "it cannot be written to", "Change its permissions, or choose another output folder")
+    stat = os.statvfs(folder)
     free = stat.f_bavail * stat.f_frsize
     if needed > free:
-        raise InputError(folder or ".", "%s are needed and %s are free" % (size(needed), size(free)),
+        raise InputError(folder, "%s are needed and %s are free" % (size(needed), size(free)),
                          "Free some space or choose another output folder")

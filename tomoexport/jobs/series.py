@@ -8,7 +8,7 @@ from ..engine.preprocess import prepare_stack
 from ..errors import InputError, UnitError
 from ..io import mrc, relion5
 from ..options import to_dict
-from .plan import Problem, Unit
+from .plan import Problem, Unit, state
 
 
 def load(options, needs_ctf, only=None):
@@ -48,6 +48,8 @@ def load(options, needs_ctf, only=None):
             _check_pixel_size(one, options.pixel_size)
             problems += [Problem("warning", one.ts_id, text) for text in (one.check_files() or [])]
             unit.series = _usable(one, needs_ctf, problems)
+            paths = {path for path, _ in unit.series.images} | {options.tomograms, getattr(options, "particles", "")}
+            unit.inputs = {path: state(path) for path in sorted(paths - {""})}
         except InputError as error:
             unit.error = Problem("failed", error.item, error.cause, error.remedy)
     return series, units, problems
@@ -65,6 +67,11 @@ def _usable(series, needs_ctf, problems):
     g = series.geometry
     mask = g.used.copy()
     if needs_ctf:
+        for name, value in (("spherical aberration", series.optics.cs),
+                            ("amplitude contrast", series.optics.amplitude_contrast)):
+            if value == 0:
+                problems.append(Problem("warning", series.ts_id, "the %s is 0" % name,
+                                        "Correct the table of tomograms if it is only missing there"))
         if series.ctf is None:
             raise InputError(series.ts_id, "it has no CTF (rlnDefocusU, rlnDefocusV, rlnDefocusAngle)",
                              "Estimate the CTF, or switch CTF correction off")
@@ -147,14 +154,16 @@ def identity(series):
         numbers += [c.optics.voltage, c.optics.cs, c.optics.amplitude_contrast] + [
             v.tolist() for v in (c.defocus_u, c.defocus_v, c.angle, c.phase, c.bfactor)]
         numbers.append(None if c.scale is None else c.scale.tolist())
-    files = []
-    for path in sorted({p for p, _ in series.images}):
-        stat = os.stat(path)
-        files.append([os.path.abspath(path), stat.st_size, stat.st_mtime_ns])
+    files = [[os.path.abspath(path)] + state(path) for path in sorted({p for p, _ in series.images})]
     return [numbers, [s for _, s in series.images], files]
 
 
+# What says where files are or how fast to be, what a fingerprint has in another form (the positions), and what only
+# the table at the end depends on.
+_NO_SETTINGS = ("output", "device", "threads", "tomograms", "particles", "coordinates_pixel_size", "normalized",
+                "centre", "allow_loss", "star", "format")
+
+
 def settings(options):
-    """The options that change outputs, for fingerprints."""
-    return {k: v for k, v in to_dict(options).items()
-            if k not in ("output", "device", "threads", "tomograms", "particles")}
+    """The options that change the outputs of a tilt series, for fingerprints."""
+    return {k: v for k, v in to_dict(options).items() if k not in _NO_SETTINGS}

@@ -34,9 +34,8 @@ def plan(options, only=None):
         raise InputError("--diameter", "%g A leaves nothing of the box of %g A outside the particle"
                          % (diameter(options), options.box * options.pixel_size), "Take a larger box")
     series, units, problems = load(options, True, only)
-    particles, notes = particlestar.read_particles(
-        options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
-        normalized=options.normalized, centre=options.centre)
+    # A job for some of the series only is a part of a run that was looked at as a whole.
+    particles, notes = _read_particles(options, series, options.allow_loss or only is not None)
     problems += [Problem("warning", "particles", note) for note in notes]
     out = Plan("subtomo", options, units, problems)
     if len(particles) and not particles.oriented:
@@ -80,6 +79,12 @@ def plan(options, only=None):
         problems.append(Problem("error", options.particles, "no particle can be exported (%s)" % reasons,
                                 "Check the pixel size and the centre of the coordinates, and the names of the series"))
     return out
+
+
+def _read_particles(options, series, allow_loss=True):
+    return particlestar.read_particles(
+        options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
+        normalized=options.normalized, centre=options.centre, allow_loss=allow_loss)
 
 
 def names(unit, options, count):
@@ -130,8 +135,9 @@ def execute(unit, options, backend):
         groups = [index[i:i + batch] for i in range(0, len(index), batch)]
 
         def work(some):
-            volumes, transfer = reconstruct_subtomos(images_on_device, plan_, position[some], depth[some],
-                                                     g.matrix[None], seen[some], backend)
+            matrix = projection.matrix if len(projection.matrix) == 1 else projection.matrix[some]
+            volumes, transfer = reconstruct_subtomos(images_on_device, plan_, position[some], depth[some], matrix,
+                                                     seen[some], backend)
             for i, v, c in zip(some, backend.to_host(volumes), backend.to_host(transfer)):
                 store(i, v, c)
 
@@ -163,9 +169,7 @@ def _run_trilinear(unit, stack, series, index, position, depth, seen, options, b
 def collect(options, results):
     """Write the particle table and the report of all finished units; the table comes last."""
     series, _, _ = load(options, True)
-    particles, _ = particlestar.read_particles(
-        options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
-        normalized=options.normalized, centre=options.centre)
+    particles, _ = _read_particles(options, series)
     entry = {}
     for r in results:
         if r["status"] != "failed":
