@@ -44,18 +44,23 @@ def tomogram_slices(volume, pixel_size, out_png, title=""):
     _save(figure, out_png)
 
 
-def central_slices(volume):
-    """Return the central XY `(ny, nx)`, XZ `(nz, nx)` and YZ `(nz, ny)` slices of a volume or of a file."""
+def central_slices(volume, busiest=False):
+    """Return the central XY `(ny, nx)`, XZ `(nz, nx)` and YZ `(nz, ny)` slices of a volume or of a file.
+
+    With ``busiest`` XZ goes through the row of XY that varies most, where something is to be seen.
+    """
     if not isinstance(volume, str):
         nz, ny, nx = volume.shape
-        return volume[nz // 2], volume[:, ny // 2], volume[:, :, nx // 2]
+        row = int(np.argmax(volume[nz // 2].std(axis=1))) if busiest else ny // 2
+        return volume[nz // 2], volume[:, row], volume[:, :, nx // 2]
     with mrc.open_stack(volume) as stack:
         nz, ny, nx = stack.header.shape
-        xz, yz = np.empty((nz, nx), np.float32), np.empty((nz, ny), np.float32)
+        xy, xz, yz = stack.read(nz // 2), np.empty((nz, nx), np.float32), np.empty((nz, ny), np.float32)
+        row = int(np.argmax(xy.std(axis=1))) if busiest else ny // 2
         for z in range(nz):
             section = stack.read(z)
-            xz[z], yz[z] = section[ny // 2], section[:, nx // 2]
-        return stack.read(nz // 2), xz, yz
+            xz[z], yz[z] = section[row], section[:, nx // 2]
+        return xy, xz, yz
 
 
 def subtomo_montage(paths, out_png, n=36, title=""):
@@ -175,7 +180,10 @@ def overview(tomogram, tomogram_pixel_size, subtomos, average, average_pixel_siz
     out_png : str
     title : str
     """
-    xy, xz, _ = central_slices(tomogram)
+    xy, xz, _ = central_slices(tomogram, busiest=True)
+    # Of a thick tomogram the middle is enough.
+    shown = min(len(xz), int(0.6 * len(xy)))
+    xz = xz[(len(xz) - shown) // 2:][:shown]
     images, _ = montage(_evenly(subtomos, 36))
     # Inches: three columns of one height; in the first both slices have the same scale.
     height, gap, top = 5.4, 0.3, 0.85
@@ -237,7 +245,8 @@ def _fsc(axes, curves):
     _plot(axes, "resolution (Å)", "FSC")
     top = 0.0
     for colour, (name, (frequency, values)) in zip(COLOURS, curves.items()):
-        axes.plot(frequency, values, color=colour, lw=1.6, label=name)
+        # The mean, at frequency 0, has no correlation but a sign.
+        axes.plot(frequency[1:], values[1:], color=colour, lw=1.6, label=name)
         top = max(top, float(np.max(frequency)))
     for level in (0.5, 0.143):
         axes.axhline(level, color=FAINT, lw=0.8, ls=(0, (4, 3)))
@@ -245,7 +254,7 @@ def _fsc(axes, curves):
     ticks = np.linspace(0, top, 6)[1:]
     axes.set_xticks(ticks, ["%.3g" % (1 / t) for t in ticks])
     axes.set_xlim(0, top)
-    axes.set_ylim(min(-0.05, *(float(np.min(v)) for _, v in curves.values())), 1.03)
+    axes.set_ylim(-0.1, 1.03)
     axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="lower left")
 
 

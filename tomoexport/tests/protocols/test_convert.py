@@ -263,6 +263,13 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
             for name in (attributes.HAND, attributes.SIZE, attributes.CENTRE):
                 attributes.put(ts, name, "")
             back, _ = from_scipion.tilt_series(ts)
+            ts.setCtfCorrected(True)
+            tilt_series.update(ts)
+        doubts = "\n".join(from_scipion.doubts(tilt_series, ["TS_1"]))
+        for words in ("TS_1: the handedness", "TS_1: the thickness", "TS_1: the CTF of the images has been corrected"):
+            self.assertIn(words, doubts)
+        self.assertEqual(len(from_scipion.doubts(tilt_series, ["TS_1"], hand=1, size_known=True)), 1)
+        self.assertEqual(from_scipion.doubts(tilt_series, ["TS_1"], size_known=True, ctf=False), [])
         self.assertEqual(back.geometry.hand, from_scipion.HAND)
         # The tilt axis is near 90 degrees: the images' sides are swapped in the tomogram.
         np.testing.assert_allclose(back.geometry.volume_size[:2], (60 * 3.3, 48 * 3.3))

@@ -266,14 +266,8 @@ class TestTomoExportForms(ProtocolTest):
         finally:
             self.imported.CTFs.setStreamState(Set.STREAM_CLOSED)
 
-    def test_doubts(self):
-        """Series that say nothing about hand and size, as other plugins make them, are warned about."""
-        self.assertEqual(self.make(ProtTomoExportReconstruct, **self.inputs())._warnings(), [])
-        for ts in self.imported.TiltSeries:
-            for name in (attributes.HAND, attributes.SIZE):
-                attributes.put(ts, name, "")
-            self.assertEqual(from_scipion.known_hand(ts), 0)
-            self.assertIsNone(from_scipion.known_size(ts))
+    def test_nothing_is_assumed_of_our_own_series(self):
+        self.assertEqual(self.make(ProtTomoExportReconstruct, **self.inputs()).warnings(), [])
 
 
 class TestTomoExportImperfectInputs(ProtocolTest):
