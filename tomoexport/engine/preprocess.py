@@ -39,17 +39,41 @@ class PreparedStack:
         return np.stack([xy[..., 1] / self.pixel_size[0] + h // 2, xy[..., 0] / self.pixel_size[1] + w // 2], -1)
 
 
-def remove_plane(image):
-    """Subtract the least-squares plane from an image `(h, w)` float32, in place; returns the image."""
+def remove_plane(image, sums=None):
+    """Subtract the least-squares plane from an image `(h, w)` float32, in place; returns the image.
+
+    ``sums`` are the image's `line_sums`, if they are known.
+    """
     h, w = image.shape
+    rows, columns = line_sums(image) if sums is None else sums
     y, x = np.arange(h) - (h - 1) / 2, np.arange(w) - (w - 1) / 2
-    rows, columns = image.mean(axis=1, dtype=np.float64), image.mean(axis=0, dtype=np.float64)
     # On a regular grid the two slopes and the mean are independent.
-    slope_y = (rows @ y) / max(y @ y, 1e-300)
-    slope_x = (columns @ x) / max(x @ x, 1e-300)
-    image -= (rows.mean() + slope_y * y)[:, None].astype(np.float32)
-    image -= (slope_x * x).astype(np.float32)
+    slope_y = (rows @ y) / max(w * (y @ y), 1e-300)
+    slope_x = (columns @ x) / max(h * (x @ x), 1e-300)
+    along_y = (rows.sum() / (h * w) + slope_y * y).astype(np.float32)[:, None]
+    along_x = (slope_x * x).astype(np.float32)
+    for i in range(0, h, 64):  # a piece at a time, so that the plane itself stays in the cache
+        image[i:i + 64] -= along_y[i:i + 64] + along_x
     return image
+
+
+def line_sums(image):
+    """Sums of an image `(h, w)` along its rows `(h,)` and columns `(w,)`, float64; not finite if a pixel is not."""
+    h, w = image.shape
+    # Matrix products take a third of the time of sums; pieces of a row lose nothing in single precision.
+    with np.errstate(invalid="ignore", over="ignore"):
+        rows = (image @ np.ones(w, np.float32)).astype(np.float64)
+        columns = sum((np.ones(len(part), np.float32) @ part).astype(np.float64)
+                      for part in (image[i:i + 512] for i in range(0, h, 512)))
+    return rows, columns
+
+
+def apply_taper(image, width):
+    """Let an image fall off to 0 at its four edges, in place, over ``width`` pixels."""
+    for side, view in ((image.shape[0], image), (image.shape[1], image.T)):
+        window, n = taper(side, width)[:, None], min(int(np.ceil(width)) + 1, side // 2)
+        view[:n] *= window[:n]
+        view[side - n:] *= window[side - n:]
 
 
 def fill_bad_pixels(image):
@@ -111,19 +135,21 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
         If pixels are not finite and `bad_pixels` is 'error', or all of them are not.
     """
     filled = 0
-    if not np.isfinite(image.sum(dtype=np.float64)):
+    sums = line_sums(image)
+    if not (np.isfinite(sums[0]).all() and np.isfinite(sums[1]).all()):
         count = int((~np.isfinite(image)).sum())
-        if bad_pixels != "fill" or count == image.size:
+        if count and (bad_pixels != "fill" or count == image.size):
             raise UnitError(item, "%d of %d pixels are NaN or infinite" % (count, image.size),
                             "Exclude the view, repair the image, or use --bad-pixels fill")
         filled = fill_bad_pixels(image)
-    scale = np.abs(image).max()
-    remove_plane(image)
-    h, w = image.shape
-    empty = not image.std(dtype=np.float64) > 1e-6 * max(scale, 1e-30)
-    width = max(8.0, TAPER * min(h, w))
-    image *= taper(h, width)[:, None]
-    image *= taper(w, width)
+        sums = line_sums(image)
+        if not np.isfinite(sums[0]).all():
+            raise UnitError(item, "its pixel values are too large to be summed", "Repair or exclude the view")
+    scale = np.abs(sums[0]).max() / image.shape[1]
+    remove_plane(image, sums)
+    flat = image.reshape(-1)
+    empty = not np.sqrt(flat @ flat / flat.size) > 1e-6 * max(scale, 1e-30)
+    apply_taper(image, max(8.0, TAPER * min(image.shape)))
     scaled, true_ratio = fourier_rescale(image, ratio)
     if empty:
         scaled[:] = 0
