@@ -214,7 +214,7 @@ def _rows(stack, geometry, plan, backend, filters, group, n_groups, progress):
     reach = (nx * np.abs(np.cos(np.deg2rad(geometry.tilt))) + nz * np.abs(np.sin(np.deg2rad(geometry.tilt)))).max()
     diagonal = np.hypot(*(np.array(filters.shape) * stack.pixel_size)) + np.abs(geometry.shift).max() * 2
     half = int(np.ceil(min(reach * p, diagonal) / 2 / step)) + 2
-    volumes = np.zeros((n_groups, nz, nx, ny), np.float32)
+    volumes = np.empty((n_groups, nz, nx, ny), np.float32)
     y = (np.arange(ny) - ny // 2) * p
     cos, sin = np.cos(np.deg2rad(geometry.tilt)), np.sin(np.deg2rad(geometry.tilt))
     a, b = UPSAMPLING * cos, UPSAMPLING * sin
@@ -244,8 +244,8 @@ def _rows(stack, geometry, plan, backend, filters, group, n_groups, progress):
                 shifted[:, 0] += z[0] * position[part, 2]
                 version[:, 0] += z[0] * slab[part, 2]
                 put = backend.to_device
-                volumes[:, z[0]:z[1]] += backend.to_host(kernels.backproject(
-                    rows, put(shifted), put(version), put(group[part]), n_groups, int(z[1] - z[0]), nx))
+                _put(volumes[:, z[0]:z[1]], backend.to_host(kernels.backproject(
+                    rows, put(shifted), put(version), put(group[part]), n_groups, int(z[1] - z[0]), nx)), part[0] == 0)
 
             list(pool.map(add, _chunks(nz, _parts(backend, nz))))
             if progress:
@@ -257,7 +257,7 @@ def _general(stack, geometry, plan, backend, filters, group, n_groups, progress)
     """Back-project in any direction; returns `(n_groups, nz, ny, nx)`."""
     nz, ny, nx = plan.shape
     p = plan.pixel_size
-    volumes = np.zeros((n_groups, nz, ny, nx), np.float32)
+    volumes = np.empty((n_groups, nz, ny, nx), np.float32)
     centre = np.array([nx // 2, ny // 2, nz // 2], np.float64)
     scale = UPSAMPLING / np.array(stack.pixel_size[::-1])
     matrix = np.zeros((geometry.n_tilts, 2, 4))
@@ -277,13 +277,22 @@ def _general(stack, geometry, plan, backend, filters, group, n_groups, progress)
                 shifted[:, :, 3] += z[0] * matrix[part][:, :, 2]
                 version[:, 3] += z[0] * slab[part, 2]
                 put = backend.to_device
-                volumes[:, z[0]:z[1]] += backend.to_host(kernels.backproject_general(
-                    images, put(shifted), put(version), put(group[part]), n_groups, (int(z[1] - z[0]), ny, nx)))
+                _put(volumes[:, z[0]:z[1]], backend.to_host(kernels.backproject_general(
+                    images, put(shifted), put(version), put(group[part]), n_groups, (int(z[1] - z[0]), ny, nx))),
+                    part[0] == 0)
 
             list(pool.map(add, _chunks(nz, _parts(backend, nz))))
             if progress:
                 progress(len(batch))
     return volumes
+
+
+def _put(place, values, first):
+    """Store the sums of the first tilts, add those of the others."""
+    if first:
+        place[:] = values
+    else:
+        place += values
 
 
 def _parts(backend, nz):
