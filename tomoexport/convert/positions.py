@@ -10,9 +10,8 @@ import os
 import numpy as np
 
 from ..engine.particles import ParticleSet
-from ..engine.poses import zyz_from_matrix
 from ..errors import InputError
-from ..io import star, subtomostar
+from ..io import subtomostar
 from . import attributes as extra
 from .from_scipion import is_number, optics_of
 
@@ -145,32 +144,6 @@ def _unpack(texts, common):
     shared = json.loads(common) if common else {}
     names = list(shared) + [n for n in dict.fromkeys(n for row in rows for n in row) if n not in shared]
     return {n: [str(row.get(n, shared.get(n, ""))) for row in rows] for n in names}
-
-
-# Columns that the poses and names written below replace, or that belong to images of another export.
-STALE = ("rlnTomoName", "rlnTomoParticleName", "rlnMicrographName", "rlnImageName", "rlnCtfImage", "rlnOpticsGroup",
-         "rlnOpticsGroupName", "rlnTomoVisibleFrames", "rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt",
-         "rlnTomoSubtomogramPsi", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnTomoParticleId")
-STALE_STARTS = ("rlnCoordinate", "rlnCenteredCoordinate", "rlnOrigin", "rlnImage", "rlnPixelSize", "rlnDetectorPixel",
-                "rlnMagnification", "rlnTomoTiltSeriesPixelSize", "rlnTomoSubtomogramBinning", "rlnVoltage",
-                "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnCtfDataAre")
-
-
-def kept_columns(columns):
-    """Return the columns that stay true when particles get another position, orientation or image."""
-    return {name: values for name, values in columns.items()
-            if name not in STALE and not name.startswith(STALE_STARTS)}
-
-
-def write_particles(path, particle_set):
-    """Write particles as a RELION 5 table: centred positions in angstrom, orientations, and the other columns kept."""
-    rot, tilt, psi = zyz_from_matrix(particle_set.rotation)
-    columns = {"rlnTomoName": particle_set.names(), "rlnTomoParticleName": list(particle_set.uid)}
-    for axis, values in zip("XYZ", particle_set.position.T):
-        columns["rlnCenteredCoordinate%sAngst" % axis] = values
-    columns.update(rlnAngleRot=rot, rlnAngleTilt=tilt, rlnAnglePsi=psi)
-    columns.update(kept_columns(particle_set.extra))
-    star.write(path, [star.Table.from_columns("particles", columns)])
 
 
 def check_subtomograms(items):

@@ -18,6 +18,7 @@ from tomo.objects import (
 )
 
 from ..engine.geometry import to_imod_transform
+from ..io import particlestar
 from . import attributes as extra
 from . import positions
 
@@ -209,7 +210,7 @@ def add_coordinates(coordinate_set, particles, tomograms, centre="relion"):
     """
     volumes = {t.getTsId(): t.clone() for t in tomograms.iterItems()}
     frames = {name: positions.Frame(t, centre) for name, t in volumes.items()}
-    kept = positions.kept_columns(particles.extra)
+    kept = particlestar.kept_columns(particles.extra)
     common = {name: values[0] for name, values in kept.items() if len(particles) and len(set(values)) == 1}
     own = {name: values for name, values in kept.items() if name not in common}
     extra.put(coordinate_set, extra.COLUMNS, json.dumps(common))

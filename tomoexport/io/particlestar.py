@@ -21,7 +21,7 @@ import re
 import numpy as np
 
 from ..engine.particles import ParticleSet
-from ..engine.poses import matrix_from_zyz
+from ..engine.poses import matrix_from_zyz, zyz_from_matrix
 from ..errors import InputError
 from . import star
 
@@ -32,6 +32,13 @@ ANGLE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _BOX_ANGLE = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 _GROUP, _SERIES_PIXEL, _IMAGE_PIXEL = "rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize"
 _NAMES = ("rlnTomoName", "rlnMicrographName")
+# What a new position, orientation, name or image makes untrue; priors and offsets are relative to the old orientation.
+_STALE = _NAMES + (
+    "rlnTomoParticleName", "rlnTomoParticleId", "rlnCtfImage", "rlnReconstructImageName", "rlnTomoVisibleFrames",
+    "rlnOpticsGroup", "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
+    "rlnMagnification", "rlnDetectorPixelSize", "rlnPixelSize", "rlnTomoTiltSeriesPixelSize",
+    "rlnCtfDataAreCtfPremultiplied")
+_STALE_PREFIXES = ("rlnCoordinate", "rlnCenteredCoordinate", "rlnOrigin", "rlnAngle", "rlnTomoSubtomogram", "rlnImage")
 _SUFFIX = re.compile(r"(\.(tomostar|mrcs?|rec|st)|_\d+(\.\d+)?Apx)$")
 
 
@@ -323,3 +330,33 @@ def _coinciding(position, names):
             twice[name] = twice.get(name, 0) + 1
         seen.add((name, point))
     return ["%s: %d particles have the same coordinates as another" % item for item in twice.items()]
+
+
+def kept_columns(columns):
+    """Columns that stay true when particles get another position, orientation or image.
+
+    Parameters
+    ----------
+    columns : dict of str to sequence
+
+    Returns
+    -------
+    dict
+    """
+    return {name: values for name, values in columns.items()
+            if name not in _STALE and not name.startswith(_STALE_PREFIXES)}
+
+
+def write_particles(path, particles):
+    """Write particles as a RELION 5 table: positions in angstrom from the tomogram centre, orientations, other columns.
+
+    Parameters
+    ----------
+    path : str
+    particles : ParticleSet
+    """
+    columns = {"rlnTomoName": particles.names(), "rlnTomoParticleName": list(particles.uid)}
+    columns.update(zip(CENTRED, particles.position.T))
+    columns.update(zip(ANGLE, zyz_from_matrix(particles.rotation)))
+    columns.update(kept_columns(particles.extra))
+    star.write(path, [star.Table.from_columns("particles", columns)])

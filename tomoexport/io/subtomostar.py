@@ -10,12 +10,6 @@ from .paths import locate, search_folders
 
 _NOTE = ("RELION 4 and 5 take a 3D CTF (rlnCtfImage) for its square: give them --ctf3d_not_squared.\n"
          "RELION 3 reads it as it is.")
-# What described the old images and boxes; priors and offsets are relative to the old orientations.
-_STALE = ("rlnImageName", "rlnCtfImage", "rlnReconstructImageName", "rlnImageSize", "rlnImagePixelSize",
-          "rlnImageDimensionality", "rlnCtfDataAreCtfPremultiplied", "rlnTomoVisibleFrames", "rlnOpticsGroup",
-          "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast", "rlnMagnification",
-          "rlnDetectorPixelSize", "rlnPixelSize")
-_STALE_PREFIXES = ("rlnAngle", "rlnOrigin", "rlnTomoSubtomogram")
 
 
 def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, optics, *, volume_sizes,
@@ -77,8 +71,9 @@ def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, opt
     else:
         raise InputError("STAR style %s" % style, "it is not known", "Choose 3.1 or 3.0")
     columns["rlnTomoParticleName"] = list(particles.uid)
-    columns.update((name, values) for name, values in particles.extra.items()
-                   if name not in columns and name not in _STALE and not name.startswith(_STALE_PREFIXES))
+    if "rlnTomoName" in particles.extra:
+        columns["rlnTomoName"] = particles.extra["rlnTomoName"]
+    columns.update(particlestar.kept_columns(particles.extra))
     star.write(path, tables + [star.Table.from_columns(block, columns)], comment=_NOTE)
 
 

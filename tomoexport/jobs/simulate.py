@@ -9,7 +9,7 @@ from ..engine.particles import ParticleSet
 from ..engine.phantom import chiral_phantom
 from ..engine.poses import matrix_from_zyz
 from ..engine.simulate import make_series, simulate_series
-from ..io import atomic, mrc, relion5, star
+from ..io import atomic, mrc, particlestar, relion5
 from ..io.manifest import fingerprint
 from ..io.tiltseries import TiltSeries
 from ..options import to_dict
@@ -106,15 +106,13 @@ def collect(options, results):
         side = 2 * int(np.ceil(0.75 * phantom.diameter / preset["pixel_size"]))
         mrc.write(os.path.join(options.output, "phantom.mrc"), phantom.volume(side, preset["pixel_size"]),
                   preset["pixel_size"])
-    particles = true_particles(rows)
-    columns = dict(particles.extra)
-    star.write(os.path.join(options.output, "particles.star"), [star.Table.from_columns("particles", columns)])
+    particlestar.write_particles(os.path.join(options.output, "particles.star"), true_particles(rows))
     tomograms = relion5.write_project(options.output, listed)
     return {"tomograms": tomograms, "particles": os.path.join(options.output, "particles.star")}
 
 
 def true_particles(rows):
-    """Particle set of simulated series, with the columns of a RELION 5 table.
+    """Particle set of simulated series, in two random halves.
 
     Parameters
     ----------
@@ -124,14 +122,8 @@ def true_particles(rows):
     -------
     ParticleSet
     """
-    position = np.concatenate([s.position for _, s in rows])
     angles = np.concatenate([s.angles for _, s in rows])
-    ts = np.concatenate([np.full(len(s.position), i) for i, (_, s) in enumerate(rows)])
-    uid = ["%s/%d" % (name, i + 1) for name, s in rows for i in range(len(s.position))]
-    extra = {"rlnTomoName": [rows[i][0] for i in ts], "rlnTomoParticleName": uid}
-    for axis, letter in enumerate("XYZ"):
-        extra["rlnCenteredCoordinate%sAngst" % letter] = [star.as_text(float(v)) for v in position[:, axis]]
-    for axis, name in enumerate(("Rot", "Tilt", "Psi")):
-        extra["rlnAngle" + name] = [star.as_text(float(v)) for v in angles[:, axis]]
-    extra["rlnRandomSubset"] = [str(1 + i % 2) for i in range(len(uid))]
-    return ParticleSet(position, matrix_from_zyz(*angles.T), ts, tuple(n for n, _ in rows), tuple(uid), extra)
+    uid = tuple("%s/%d" % (name, i + 1) for name, s in rows for i in range(len(s.position)))
+    return ParticleSet(np.concatenate([s.position for _, s in rows]), matrix_from_zyz(*angles.T),
+                       np.repeat(np.arange(len(rows)), [len(s.position) for _, s in rows]), tuple(n for n, _ in rows),
+                       uid, {"rlnRandomSubset": [str(1 + i % 2) for i in range(len(uid))]})

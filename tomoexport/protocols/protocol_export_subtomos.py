@@ -5,7 +5,7 @@ from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfSubTomograms, SetOfTiltSeries
 
 from ..convert import attributes, from_scipion, positions, to_scipion
-from ..io import mrc
+from ..io import mrc, particlestar
 from ..io.relion5 import write_project
 from .form import addCompute, addOptions
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
@@ -56,7 +56,7 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
             self._setFailure(name, failures.get(name, ""), "input")
         if series:
             write_project(self._getExtraPath("input"), series)
-            positions.write_particles(self._getExtraPath("input", "particles.star"), particles)
+            particlestar.write_particles(self._getExtraPath("input", "particles.star"), particles)
         self._note(self._warnings() + self._orphans() + notes)
 
     def _jobInputs(self):
