@@ -61,6 +61,8 @@ def read_project(tomograms_star, names=None, base=None, image_shape=None):
     project = star.read(tomograms_star)
     tomograms = project.table("global")
     ids = tomograms.text(_NAME)
+    if not ids:
+        raise InputError(tomograms.where(), "it names no tomogram", "Give a table with a row for every tilt series")
     for row, ts_id in enumerate(ids):
         if ts_id in ids[:row]:
             raise InputError(tomograms.where(row), "tomogram %s occurs twice" % ts_id,
@@ -162,7 +164,7 @@ def _alignment(tilts, shape, pixel_size, size):
         matrices = np.stack([_vectors(tilts, column) for column in _PROJECTION], axis=1)
         given = np.isfinite(matrices).all(axis=(1, 2))
         for row in np.flatnonzero(given & (np.linalg.det(np.nan_to_num(matrices[:, :3, :3])) < 0)):
-            raise InputError(tilts.where(row), "its projection matrix mirrors the specimen (its determinant is negative)",
+            raise InputError(tilts.where(row), "its projection matrix mirrors the specimen (negative determinant)",
                              "Correct the alignment: rlnTomoProjX/Y/Z must be a rotation")
         decomposed = from_projection_matrices(matrices[given], shape, pixel_size, size)
         for name, values in decomposed.items():

@@ -298,7 +298,8 @@ def _scale_bar(axes, extent, pixel_size):
 
 
 def _short(name, most=24):
-    return name if len(name) <= most else name[:most - 1] + "…"
+    shown = name if len(name) <= most else name[:most - 1] + "…"
+    return shown.replace("$", r"\$")  # no formulas
 
 
 def _save(figure, path):

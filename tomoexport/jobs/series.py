@@ -48,8 +48,7 @@ def load(options, needs_ctf, only=None):
             _check_pixel_size(one, options.pixel_size)
             problems += [Problem("warning", one.ts_id, text) for text in (one.check_files() or [])]
             unit.series = _usable(one, needs_ctf, problems)
-            paths = {path for path, _ in unit.series.images} | {options.tomograms, getattr(options, "particles", "")}
-            unit.inputs = {path: state(path) for path in sorted(paths - {""})}
+            unit.inputs = {path: state(path) for path in [options.tomograms] + sorted(p for p, _ in unit.series.images)}
         except InputError as error:
             unit.error = Problem("failed", error.item, error.cause, error.remedy)
     return series, units, problems

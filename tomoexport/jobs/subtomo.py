@@ -14,7 +14,7 @@ from ..io import mrc, particlestar, subtomostar
 from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
 from . import report
-from .plan import Plan, Problem
+from .plan import Plan, Problem, state
 from .progress import Progress
 from .series import identity, load, prepare, settings
 
@@ -63,6 +63,7 @@ def plan(options, only=None):
                                     "has; %d px are used" % (needed, padded), "A larger pixel size needs less"))
         if len(own) == 0:
             problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
+        unit.inputs[options.particles] = state(options.particles)
         unit.work = {"particles": own, "seen": seen, "kept": kept, "padded": padded, "facts": {
             "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
             "CTF box": "%d px" % padded, "hand": options.hand or g.hand}}
