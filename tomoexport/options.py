@@ -118,8 +118,8 @@ class SubtomoOptions:
                                    "first.")
     normalize_output: bool = option(True, "Normalise sub-tomograms", "Bring the voxels outside the particle diameter to "
                                     "mean 0 and standard deviation 1, as RELION demands.")
-    min_tilts: int = option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and listed.",
-                            low=1, high=100_000)
+    min_tilts: int = option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and "
+                            "listed.", low=1, high=100_000)
     format: str = option("3.1", "STAR format", "Dialect of the output table. RELION 4 and 5 read either one with "
                          "--ctf3d_not_squared.", choices=("3.1", "3.0"))
     coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "

@@ -43,7 +43,8 @@ def plan(options, only=None):
     unit = Unit("average", work=dict(particles=particles, images=images, ctfs=ctfs, pixel_size=pixel_size, box=box))
     unit.inputs = {path: state(path) for path in files if os.path.exists(path)}
     unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "threads")},
-                                   unit.inputs, halves(particles).tolist(), particles.rotation.tolist(), list(particles.uid))
+                                   unit.inputs, halves(particles).tolist(), particles.rotation.tolist(),
+                                   list(particles.uid))
     return Plan("average", options, [unit], problems, disk_bytes=12 * box ** 3,
                 memory_bytes=2 * PIECES * 24 * (2 * box) ** 2 * (box + 1))
 

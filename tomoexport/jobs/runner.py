@@ -8,7 +8,8 @@ import time
 import traceback
 from contextlib import contextmanager
 
-from .. import __version__, options as options_module
+from .. import __version__
+from .. import options as options_module
 from ..engine.backend import keep_freed_memory, select_backend
 from ..errors import InputError, TomoexportError
 from ..io import atomic
