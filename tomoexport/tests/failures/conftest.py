@@ -9,7 +9,7 @@ import pytest
 from tomoexport import cli
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, star
-from tomoexport.jobs import runner
+from tomoexport.jobs import report, runner
 
 #: Small enough to take a moment.
 SUBTOMO = dict(pixel_size=16.0, box=16, diameter=140.0, device="cpu", threads=2)
@@ -163,6 +163,19 @@ def simulated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated")
     runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny", "seed": 1}})
     return folder
+
+
+@pytest.fixture
+def figures():
+    """Asked for by tests that need real figures."""
+
+
+@pytest.fixture(autouse=True)
+def quick(request, monkeypatch):
+    """Leave the figures out, which take most of the time, where a test does not ask for them."""
+    if "figures" not in request.fixturenames:
+        for name in ("subtomo_montage", "particles_per_tomogram", "tilts_per_particle", "tomogram_slices", "fsc_curve"):
+            monkeypatch.setattr(report, name, lambda *arguments, **options: None)
 
 
 @pytest.fixture
