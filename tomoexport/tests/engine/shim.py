@@ -3,6 +3,7 @@
 import ctypes
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 
@@ -21,7 +22,7 @@ class ShimRuntime:
 
     def __init__(self, folder):
         source = folder / "kernels.cpp"
-        source.write_text('#include "%s"\n#include "%s"\n' % (gpu.SOURCE.with_name("kernels_shim.h"), gpu.SOURCE))
+        source.write_text('#include "%s"\n#include "%s"\n' % (Path(__file__).with_name("kernels_shim.h"), gpu.SOURCE))
         library = folder / "kernels.so"
         subprocess.run([compiler(), "-O2", "-Wall", "-Wno-unknown-pragmas", "-shared", "-fPIC", "-o", str(library),
                         str(source)], check=True, capture_output=True, text=True)
