@@ -209,7 +209,7 @@ FOLDERS = ("my project", "it's #1", 'a "quoted" one', "Pr\u00f6jekt \u6f22", "-$
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-def test_F34_project_path(copy, tmp_path, monkeypatch, folder, figures):
+def test_F34_project_path(copy, tmp_path, monkeypatch, folder):
     """The chain in a folder of any name, called by relative and by absolute paths, gives the same files."""
     project = copy(tmp_path / folder)
     monkeypatch.chdir(project.root)
@@ -229,6 +229,11 @@ def test_F34_simulate(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out = runner.run({"verb": "simulate", "options": {"output": "it's \u00fc/x", "preset": "tiny"}})
     assert out["failed"] == [] and whole("it's \u00fc/x") == 7
+    # Its tables name files relative to themselves.
+    shutil.move("it's \u00fc/x", "moved")
+    made = runner.run({"verb": "reconstruct", "options": {"tomograms": "moved/tomograms.star", "output": "out",
+                                                          "pixel_size": 16, "device": "cpu"}})
+    assert made["failed"] == []
 
 
 def test_F34_project_that_was_moved(copy, tmp_path):
