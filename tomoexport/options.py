@@ -58,8 +58,8 @@ class SimulateOptions:
     """A data set with a known truth."""
 
     output: str = _output()
-    preset: str = option("demo", "Preset", "demo: two series of 41 tilts, one with x-tilt, both hands; tiny: 3 tilts of "
-                         "64 x 64 px; timing: one series of 41 tilts of 3838 x 3712 px.",
+    preset: str = option("demo", "Preset", "demo: two series of 41 tilts, one with x-tilt, both hands; tiny: 3 tilts "
+                         "of 64 x 64 px; timing: one series of 41 tilts of 3838 x 3712 px.",
                          choices=("demo", "tiny", "timing"))
     particles: int = option(0, "Particles per series", "0 takes the preset's number.", low=0, high=10_000_000)
     noise: float = option(-1.0, "Noise", "Standard deviation of the white noise in units of the signal's; a negative "
@@ -79,13 +79,13 @@ class ReconstructOptions:
                          "tilt series.", unit="px", low=0, high=1_000_000)
     size_y: int = option(0, "Tomogram size y", "Unbinned tomogram dimension along the tilt axis; 0 takes that of the "
                          "tilt series.", unit="px", low=0, high=1_000_000)
-    size_z: int = option(0, "Tomogram thickness", "Unbinned tomogram dimension along the beam; 0 takes that of the tilt "
-                         "series.", unit="px", low=0, high=1_000_000)
+    size_z: int = option(0, "Tomogram thickness", "Unbinned tomogram dimension along the beam; 0 takes that of the "
+                         "tilt series.", unit="px", low=0, high=1_000_000)
     invert: bool = _invert()
     normalize: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation 1 "
                              "first.")
-    halves: bool = option(False, "Odd and even tilts too", "Also write one tomogram from every second tilt and one from "
-                          "the others, in the same pass, for denoising.")
+    halves: bool = option(False, "Odd and even tilts too", "Also write one tomogram from every second tilt and one "
+                          "from the others, in the same pass, for denoising.")
     ctf: str = option("phaseflip", "CTF correction", "none; phaseflip: correct the sign per slab of equal defocus; "
                       "wiener: the amplitude too.", choices=("phaseflip", "none", "wiener"))
     dose_weighting: bool = option(True, "Weight by dose", "Damp the high frequencies of late tilts by exp(-dose k^2) "
@@ -114,10 +114,10 @@ class SubtomoOptions:
                              "0 takes 80 % of the box.", unit="A", low=0.0, high=1e5)
     hand: int = _hand()
     invert: bool = _invert()
-    normalize_input: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation 1 "
-                                   "first.")
-    normalize_output: bool = option(True, "Normalise sub-tomograms", "Bring the voxels outside the particle diameter to "
-                                    "mean 0 and standard deviation 1, as RELION demands.")
+    normalize_input: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation "
+                                   "1 first.")
+    normalize_output: bool = option(True, "Normalise sub-tomograms", "Bring the voxels outside the particle diameter "
+                                    "to mean 0 and standard deviation 1, as RELION demands.")
     min_tilts: int = option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and "
                             "listed.", low=1, high=100_000)
     format: str = option("3.1", "STAR format", "Dialect of the output table. RELION 4 and 5 read either one with "

@@ -78,7 +78,8 @@ def halves(particles):
 
 def execute(unit, options, backend):
     """Average; returns the result as a dict of plain values."""
-    particles, images, ctfs, pixel_size, box = (unit.work[k] for k in ("particles", "images", "ctfs", "pixel_size", "box"))
+    particles, images, ctfs = unit.work["particles"], unit.work["images"], unit.work["ctfs"]
+    pixel_size, box = unit.work["pixel_size"], unit.work["box"]
     half = halves(particles)
     progress = Progress("average", len(particles), "particles")
 

@@ -73,8 +73,7 @@ def gpu_command():
     """The one command that would add the GPU, or why there is none."""
     if shutil.which("nvidia-smi") is None:
         return "no NVIDIA driver was found on this machine (nvidia-smi is absent)"
-    text = subprocess.run(["nvidia-smi"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          universal_newlines=True).stdout
+    text = subprocess.run(["nvidia-smi"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     version = text.partition("CUDA Version:")[2].split()[:1]
     if not version:
         return "the NVIDIA driver does not answer: " + text.strip().splitlines()[-1]

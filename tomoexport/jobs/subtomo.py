@@ -132,7 +132,9 @@ def execute(unit, options, backend):
         plan_ = plan_subtomos(g, series.ctf, options.box, unit.work["padded"], options.pixel_size, backend)
         images_on_device = backend.to_device(stack.images)
         # One particle per thread on the CPU; as many as fit on a GPU.
-        batch = 1 if not backend.on_gpu else max(1, int(GPU_SHARE * backend.free_bytes() / _bytes_per_particle(plan_, g)))
+        batch = 1
+        if backend.on_gpu:
+            batch = max(1, int(GPU_SHARE * backend.free_bytes() / _bytes_per_particle(plan_, g)))
         groups = [index[i:i + batch] for i in range(0, len(index), batch)]
 
         def work(some):
