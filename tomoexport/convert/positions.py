@@ -25,6 +25,11 @@ class Frame:
     centre : {'relion', 'imod'}
         Which point of the tomogram the alignment is about: voxel N//2, or (N-1)/2.
 
+    Attributes
+    ----------
+    size : (float, float, float)
+        Extent xyz of the unbinned tomogram, angstrom.
+
     Notes
     -----
     Scipion counts voxels from the tomogram's origin, by default N/2. An origin that was set moves with trimming and
@@ -39,16 +44,14 @@ class Frame:
         self.pixel_size = float(tomogram.getSamplingRate())
         self.dims = np.array(dims, np.float64)
         origin = np.array(tomogram.getShiftsFromOrigin(), np.float64) / self.pixel_size
+        # A binned tomogram rarely spans the whole unbinned one to the voxel; half of it lies before the origin.
+        near = np.abs(2 * origin + self.dims).max() < 2
+        self.size = tuple((-2 * origin if near else self.dims) * self.pixel_size)
         if not origin.any() or np.abs(origin + self.dims / 2).max() < 0.01:
             middle = (self.dims - 1) / 2 if centre == "imod" else self.dims // 2
             self.offset = -origin - middle
         else:
             self.offset = np.full(3, 0.5 if centre == "imod" else 0.0)
-
-    @property
-    def size(self):
-        """(x, y, z) of the tomogram, angstrom."""
-        return tuple(self.dims * self.pixel_size)
 
     def positions(self, stored):
         """Stored coordinates `(..., 3)`, pixels, to positions in angstrom from the centre."""
@@ -194,4 +197,4 @@ def write_subtomograms(path, items):
             optics[ts_id] = optics_of(item)
     subtomostar.write_subtomos(
         path, particles(items), images, ctfs, items.getSamplingRate(), items.getDim()[0], optics,
-        volume_sizes={name: f.size for name, f in frames(items.getCoordinates3D().getPrecedents()).items()})
+        centres={name: np.array(f.size) / 2 for name, f in frames(items.getCoordinates3D().getPrecedents()).items()})

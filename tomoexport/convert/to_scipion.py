@@ -159,8 +159,8 @@ def copy_tilt_series(ts_set, ts, reason):
     ts_set.update(copy)
 
 
-def tomogram(path, ts, pixel_size, halves=(), ctf_corrected=False):
-    """Make a tomogram whose origin is its centre.
+def tomogram(path, ts, pixel_size, centre, halves=(), ctf_corrected=False):
+    """Make a tomogram whose origin is the tomogram centre.
 
     Parameters
     ----------
@@ -168,6 +168,8 @@ def tomogram(path, ts, pixel_size, halves=(), ctf_corrected=False):
     ts : tomo.objects.TiltSeries
     pixel_size : float
         Angstrom per voxel.
+    centre : sequence of 3 float
+        Voxels xyz from the first one; not always the middle, see `engine.tomogram.TomogramPlan`.
     halves : (str, str)
         From the odd and from the even tilts.
     ctf_corrected : bool
@@ -175,7 +177,9 @@ def tomogram(path, ts, pixel_size, halves=(), ctf_corrected=False):
     out = Tomogram(tsId=ts.getTsId())
     out.setFileName(path)
     out.setSamplingRate(pixel_size)
-    out.setOrigin()
+    origin = Transform()
+    origin.setShifts(*(-float(c) * pixel_size for c in centre))
+    out.setOrigin(origin)
     out.setAcquisition(ts.getAcquisition())
     out.setCtfCorrected(ctf_corrected)
     if halves:

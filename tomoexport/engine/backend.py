@@ -14,14 +14,6 @@ from ..errors import BackendError
 log = logging.getLogger(__name__)
 
 
-def namespace(array):
-    """Return the array's own module, numpy or cupy, without importing either anew."""
-    if type(array).__module__.split(".")[0] == "cupy":
-        import cupy
-        return cupy
-    return np
-
-
 def available_cores():
     """Cores that this process may use, as its affinity mask says."""
     if hasattr(os, "sched_getaffinity"):
@@ -60,6 +52,11 @@ class Backend:
     def on_gpu(self):
         """Whether arrays live on a GPU."""
         return self.name == "cuda"
+
+    def activate(self):
+        """Make the device the one that the calling thread works on; CUDA remembers it thread by thread."""
+        if self.on_gpu and hasattr(self.xp, "cuda"):
+            self.xp.cuda.Device(self.device).use()
 
     def to_device(self, array):
         """Copy a host array to the device; on the CPU the array itself."""

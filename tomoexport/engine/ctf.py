@@ -189,8 +189,10 @@ def alias_free_box(ctf, pixel_size, diameter, depth_range=0.0, margin=1.1):
     must hold the diameter and the largest displacement on both sides (`spec`: aliasing-free size, with the largest
     defocus over all tilts, astigmatism and depth included).
     """
-    worst = np.nanmax(np.abs(np.concatenate([ctf.defocus_u, ctf.defocus_v]))) + abs(depth_range)
+    defocus = np.concatenate([ctf.defocus_u, ctf.defocus_v])
+    # With spherical aberration the smallest defocus can spread the signal more than the largest.
+    extremes = np.array([[np.nanmin(defocus) - abs(depth_range)], [np.nanmax(defocus) + abs(depth_range)]])
     k = np.linspace(0, 0.5 / pixel_size, 1000)
     lam, cs = ctf.optics.wavelength, ctf.optics.cs * 1e7
-    displacement = np.abs(lam * worst * k - cs * lam ** 3 * k ** 3).max()
+    displacement = np.abs(lam * extremes * k - cs * lam ** 3 * k ** 3).max()
     return 2 * int(np.ceil((diameter + 2 * margin * displacement) / pixel_size / 2))

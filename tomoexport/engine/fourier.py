@@ -77,7 +77,7 @@ def fourier_rescale(image, ratio, fft=scipy.fft):
     scaled : ndarray `(h', w')` float32
         Even sides; mean values are kept.
     true_ratio : (float, float)
-        The ratio really applied along y and x, within 1e-4 of the one asked for.
+        The ratio really applied along y and x; see `rescale_lengths`.
 
     Raises
     ------
@@ -115,6 +115,32 @@ def centre_crop(array, size, axes):
         start = array.shape[axis] // 2 - size // 2
         index[axis] = slice(start, start + size)
     return array[tuple(index)]
+
+
+def centre_phase(n):
+    """Phase that moves the origin of an rfft2 from pixel 0 to pixel n//2, n even; `(n, n//2+1)` float32, +1 or -1."""
+    return np.where((np.arange(n)[:, None] + np.arange(n // 2 + 1)) % 2, -1, 1).astype(np.float32)
+
+
+def nearest_pixel(position, size):
+    """Place windows about points.
+
+    Parameters
+    ----------
+    position : ndarray `(..., 2)`
+        Pixels from an image's corner, yx.
+    size : int
+        Side of the windows, even.
+
+    Returns
+    -------
+    origin : ndarray `(..., 2)` int32
+        First pixel of each window.
+    shift : ndarray `(..., 2)` float32
+        Where the point lies from pixel size//2 of the window: half a pixel at most.
+    """
+    nearest = np.floor(np.asarray(position) + 0.5)
+    return (np.clip(nearest, -2 ** 30, 2 ** 30) - size // 2).astype(np.int32), (position - nearest).astype(np.float32)
 
 
 def sphere(n, radius, edge=0.0, dtype=np.float32):

@@ -122,25 +122,25 @@ class TiltSeriesGeometry:
 
     def __post_init__(self):
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  frozen
-        tilt = np.atleast_1d(np.asarray(self.tilt, np.float64))
+        tilt = np.atleast_1d(np.array(self.tilt, np.float64))
         n = len(tilt)
         if n == 0:
             raise InputError(self.ts_id, "it has no tilt images", "Give a series with at least one tilt")
         put("tilt", tilt)
-        put("axis", np.broadcast_to(np.asarray(self.axis, np.float64), (n,)))
+        put("axis", self._shaped("axis", np.broadcast_to(self.axis, (n,)) if np.ndim(self.axis) == 0 else self.axis,
+                                 (n,)))
         put("shift", self._shaped("shift", self.shift, (n, 2)))
         put("dose", self._shaped("dose", self.dose, (n,)))
         put("xtilt", np.zeros(n) if self.xtilt is None else self._shaped("xtilt", self.xtilt, (n,)))
         identity = np.broadcast_to(np.eye(2), (n, 2, 2))
         put("magnification", identity if self.magnification is None
             else self._shaped("magnification", self.magnification, (n, 2, 2)))
-        put("used", np.ones(n, bool) if self.used is None else np.asarray(self.used, bool))
+        put("used", np.ones(n, bool) if self.used is None else np.array(self.used, bool))
         order = np.lexsort((np.arange(n), self.dose)).argsort() if self.acq_order is None else self.acq_order
-        put("acq_order", np.asarray(order, np.int64))
+        put("acq_order", np.array(order, np.int64))
         put("image_shape", (int(self.image_shape[0]), int(self.image_shape[1])))
         put("pixel_size", float(self.pixel_size))
         put("volume_size", tuple(float(v) for v in self.volume_size))
-        put("hand", int(self.hand))
         for name in ("used", "acq_order"):
             if getattr(self, name).shape != (n,):
                 raise InputError(self.ts_id, "%s has %d values for %d tilts" % (name, getattr(self, name).size, n),
@@ -153,13 +153,15 @@ class TiltSeriesGeometry:
         if not self.pixel_size > 0:
             raise InputError(self.ts_id, "pixel size %g A" % self.pixel_size, "Give a pixel size above 0")
         if self.hand not in (1, -1):
-            raise InputError(self.ts_id, "hand %d" % self.hand, "The hand is +1 or -1 (rlnTomoHand)")
+            raise InputError(self.ts_id, "hand %s" % self.hand, "The hand is +1 or -1 (rlnTomoHand)")
+        put("hand", int(self.hand))
         if len(np.unique(self.acq_order)) != n:
             raise InputError(self.ts_id, "two tilts have the same acquisition order", "Number the exposures 1 to T")
         if len(self.volume_size) != 3 or not min(self.volume_size) > 0:
             raise InputError(self.ts_id, "tomogram size %s A" % (self.volume_size,), "Give three sizes above 0")
-        if abs(np.linalg.det(self.magnification)).min() < 1e-3:
-            raise InputError(self.ts_id, "the alignment matrix of a tilt is singular", "Correct the alignment table")
+        if np.linalg.det(self.magnification).min() < 1e-3:
+            raise InputError(self.ts_id, "the alignment matrix of a tilt is singular or mirrors the image",
+                             "Correct the alignment table; a mirrored stack must be mirrored back first")
         put("rotation", rotation_z(self.axis) @ rotation_y(self.tilt) @ rotation_x(self.xtilt))
         for name in ("tilt", "axis", "shift", "dose", "xtilt", "magnification", "used", "acq_order", "rotation"):
             array = getattr(self, name)
@@ -177,6 +179,16 @@ class TiltSeriesGeometry:
     def n_tilts(self):
         """Number of tilts T, excluded views included."""
         return len(self.tilt)
+
+    @property
+    def size_px(self):
+        """`(3,)` of int: unbinned voxels of the tomogram, xyz."""
+        return np.rint(np.array(self.volume_size) / self.pixel_size).astype(int)
+
+    @property
+    def centre(self):
+        """`(3,)`: angstrom from the tomogram's first voxel to its centre, unbinned voxel N//2; xyz."""
+        return self.size_px // 2 * self.pixel_size
 
     @property
     def matrix(self):
@@ -311,7 +323,7 @@ def projection_matrices(geometry):
     full = geometry.rotation.copy()
     full[:, :2] = geometry.matrix
     out[:, :3, :3] = full
-    centre = np.array([int(round(s / geometry.pixel_size)) // 2 for s in geometry.volume_size], np.float64)
+    centre = geometry.centre / geometry.pixel_size
     h, w = geometry.image_shape
     out[:, :3, 3] = -np.einsum("tij,j->ti", full, centre)
     out[:, :2, 3] += geometry.shift / geometry.pixel_size + (w // 2, h // 2)

@@ -20,7 +20,8 @@ class PreparedStack:
     images : ndarray `(T, h, w)` float32
         Mean 0, falling off to 0 at the edges; pixel N//2 is the image centre.
     pixel_size : (float, float)
-        Angstrom per pixel along y and x; within 1e-4 of what was asked for.
+        Angstrom per pixel along y and x; within 1e-4 of what was asked for, or as near as even lengths allow: in
+        small images just above the original pixel size up to 1e-3.
     empty : ndarray `(T,)` of bool
         Images without any contrast, which must be left out.
     filled : ndarray `(T,)` of int
@@ -147,17 +148,30 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
             raise UnitError(item, "its pixel values are too large to be summed", "Repair or exclude the view")
     scale = np.abs(sums[0]).max() / image.shape[1]
     remove_plane(image, sums)
-    flat = image.reshape(-1)
-    empty = not np.sqrt(flat @ flat / flat.size) > 1e-6 * max(scale, 1e-30)
+    sd = image.std(dtype=np.float64) if _is_extreme(scale, image) else _sd(image)
+    empty = not sd > 1e-6 * scale
+    if not empty:
+        image *= np.float32(1 / sd)  # whatever the unit of the pixels, transforms stay within single precision
     apply_taper(image, max(8.0, TAPER * min(image.shape)))
     scaled, true_ratio = fourier_rescale(image, ratio)
     if empty:
         scaled[:] = 0
     else:
         scaled -= np.float32(scaled.mean(dtype=np.float64))
-        factor = 1.0 / scaled.std(dtype=np.float64) if normalize else 1.0
+        factor = 1.0 / scaled.std(dtype=np.float64) if normalize else sd
         scaled *= np.float32(-factor if invert else factor)
     return scaled, true_ratio, empty, filled
+
+
+def _sd(image):
+    flat = image.reshape(-1)
+    return float(np.sqrt(flat @ flat / flat.size))
+
+
+def _is_extreme(scale, image):
+    """Whether squares of an image could leave the range of single precision."""
+    largest = max(scale, float(np.abs(image[::16, ::16]).max()))
+    return not 1e-12 < largest < 1e12
 
 
 def rescaled_shape(shape, ratio):

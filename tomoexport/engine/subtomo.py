@@ -10,12 +10,12 @@ by construction: an exported object is the object filtered by its 3D CTF.
 Warp's own order of things (trilinear, twice oversampled, numerator over weights on the grid) is in `trilinear.py`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .ctf import alias_free_box, frequency_grid
-from .fourier import centre_crop, fast_even, sphere
+from .fourier import centre_crop, centre_phase, fast_even, nearest_pixel, sphere
 from .gridding import deapodisation, grid_size, kernel_table
 from .kernels import CTF_MODES, implementation
 from .weights import envelope, slice_density
@@ -33,8 +33,10 @@ class SubtomoPlan:
         Angstrom of the output.
     mode : int
         How the CTF enters, `kernels.CTF_MODES`.
+    weight : ndarray `(T, padded, padded//2+1)` float32
+        Warp's weight of each tilt; on the host.
     phase, slope, envelope : ndarray
-        As the kernel `modulate` takes them; on the device.
+        As the kernel `modulate` takes them; on the device. The envelope is the weight over the density of slices.
     table : ndarray
         Kernel weights; on the device.
     """
@@ -44,6 +46,7 @@ class SubtomoPlan:
     grid: int
     pixel_size: float
     mode: int
+    weight: np.ndarray
     phase: object
     slope: object
     envelope: object
@@ -102,7 +105,6 @@ def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weightin
     shape = (geometry.n_tilts, padded, padded // 2 + 1)
     weight = envelope(geometry, kx ** 2 + ky ** 2, None if ctf is None else ctf.bfactor,
                       None if ctf is None else ctf.scale, dose_weighting)
-    weight = weight / slice_density(geometry.matrix, (padded, padded), pixel_size, box * pixel_size)
     if mode == CTF_MODES["none"]:
         phase, slope = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
     else:
@@ -111,8 +113,31 @@ def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weightin
         slope = slope.astype(np.float32)
     grid = grid_size(box)
     put = backend.to_device
-    return SubtomoPlan(box, padded, grid, pixel_size, mode, put(phase), put(slope), put(weight.astype(np.float32)),
+    plan = SubtomoPlan(box, padded, grid, pixel_size, mode, weight, put(phase), put(slope), None,
                        put(kernel_table(box, grid)))
+    return plan_visible(plan, geometry, np.ones(geometry.n_tilts, bool), backend)
+
+
+def plan_visible(plan, geometry, visible, backend):
+    """Adapt a plan to particles that only some of the tilts show: the others count in no density either.
+
+    Parameters
+    ----------
+    plan : SubtomoPlan
+    geometry : TiltSeriesGeometry
+        That of the plan.
+    visible : ndarray `(T,)` of bool
+    backend : Backend
+
+    Returns
+    -------
+    SubtomoPlan
+    """
+    shape = (plan.padded, plan.padded)
+    envelope_ = np.zeros_like(plan.weight)
+    envelope_[visible] = plan.weight[visible] / slice_density(geometry.matrix[visible], shape, plan.pixel_size,
+                                                              plan.box * plan.pixel_size)
+    return replace(plan, envelope=backend.to_device(envelope_))
 
 
 def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backend, correct=True):
@@ -130,7 +155,8 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
     matrix : ndarray `(N, T, 2, 3)` or `(1, T, 2, 3)`
         Image displacement of a displacement in the frame of the volume.
     visible : ndarray `(N, T)` of bool
-        Tilts that show the particle; the others are absent from volume and CTF.
+        Tilts that show the particle; the others are absent from volume and CTF, and from the density if the plan is
+        of `plan_visible`.
     backend : Backend
     correct : bool
         False leaves out the CTF volumes (None is returned for them).
@@ -173,15 +199,12 @@ def slices(stack, plan, position_px, depth, visible, backend):
     """
     xp, fft, kernels = backend.xp, backend.fft, implementation(backend)
     s, b = plan.padded, plan.box
-    corner = np.floor(np.asarray(position_px) + 0.5)
-    shift = (position_px - corner).astype(np.float32)
-    # Rounding to the nearest pixel, so that a window is displaced by half a pixel at most.
-    origin = (np.clip(corner, -2 ** 30, 2 ** 30) - s // 2).astype(np.int32)
+    origin, shift = nearest_pixel(position_px, s)
     put = backend.to_device
     data = fft.rfft2(kernels.crop(stack, put(origin), s), axes=(2, 3))
     weight = kernels.modulate(data, plan.phase, plan.slope, put(np.ascontiguousarray(depth, np.float32)), put(shift),
                               plan.envelope, put(np.ascontiguousarray(visible)), plan.mode)
-    sign = xp.asarray(_checkerboard(b))
+    sign = xp.asarray(centre_phase(b))
     if s != b:
         windows = fft.irfft2(data, s=(s, s), axes=(2, 3))
         data = fft.rfft2(xp.ascontiguousarray(centre_crop(windows, b, (2, 3))), axes=(2, 3))
@@ -193,11 +216,6 @@ def slices(stack, plan, position_px, depth, visible, backend):
         weight = xp.ascontiguousarray(fft.rfft2(spread, axes=(2, 3)).real)
     data *= sign
     return data, weight
-
-
-def _checkerboard(n):
-    """Phase that moves the origin from pixel 0 to pixel n//2 of a box, n even; `(n, n//2+1)` float32."""
-    return np.where((np.arange(n)[:, None] + np.arange(n // 2 + 1)) % 2, -1, 1).astype(np.float32)
 
 
 def _to_real(grids, plan, backend):

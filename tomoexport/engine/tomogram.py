@@ -18,7 +18,7 @@ from .ctf import frequency_grid
 from .fourier import fast_even
 from .geometry import rotation_z
 from .kernels import implementation
-from .weights import envelope, exact_filter
+from .weights import envelope, exact_filter, tilt_axis
 
 UPSAMPLING = 2
 ROW_BYTES = 400 << 20  # of filtered images held at once; more tilts take another pass over the volume
@@ -32,9 +32,12 @@ class TomogramPlan:
     Attributes
     ----------
     shape : (int, int, int)
-        Voxels zyx; the tomogram centre is voxel N//2.
+        Voxels zyx, even.
     pixel_size : float
         Angstrom per voxel.
+    centre : ndarray `(3,)`
+        Where the tomogram centre is, voxels xyz: voxel i is the unbinned voxel i times the binning, so this is half
+        the shape only where the binning divides the unbinned size.
     n_slabs : int
         Slabs of depth that have a CTF of their own.
     slab_start, slab_height : float
@@ -43,6 +46,7 @@ class TomogramPlan:
 
     shape: tuple
     pixel_size: float
+    centre: np.ndarray
     n_slabs: int
     slab_start: float
     slab_height: float
@@ -66,18 +70,19 @@ def plan_tomogram(geometry, pixel_size, ctf=None):
         Even sides. A slab is so thin that at Nyquist the CTF's phase is off by pi/4 at most at its faces.
     """
     shape = tuple(max(2, 2 * int(np.floor(s / pixel_size / 2 + 0.5))) for s in geometry.volume_size[::-1])
-    half = np.array(shape[::-1]) * pixel_size / 2
+    centre = geometry.centre / pixel_size
+    half = np.maximum(centre, np.array(shape[::-1]) - centre) * pixel_size
     reach = float(np.abs(geometry.rotation[:, 2] * half).sum(axis=1).max())
     if ctf is None:
-        return TomogramPlan(shape, pixel_size, 1, -reach, 2 * reach)
+        return TomogramPlan(shape, pixel_size, centre, 1, -reach, 2 * reach)
     # pi lambda (dz/2) k^2 <= pi/4 at k = 1 / (2 pixel_size)
     height = 2 * pixel_size ** 2 / ctf.optics.wavelength
     n = max(1, int(np.ceil(2 * reach / height)))
-    return TomogramPlan(shape, pixel_size, n, -reach, 2 * reach / n)
+    return TomogramPlan(shape, pixel_size, centre, n, -reach, 2 * reach / n)
 
 
 def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phaseflip", dose_weighting=True, group=None,
-                         hand=None, progress=None):
+                         progress=None):
     """Reconstruct a tomogram.
 
     Parameters
@@ -95,8 +100,6 @@ def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phasef
         Weight by dose and tilt.
     group : ndarray `(T,)` of int, optional
         0 or 1: tilts of two half tomograms, made in the same pass.
-    hand : int, optional
-        Overrules the geometry's.
     progress : callable, optional
         Called as tilts are done, with their number.
 
@@ -109,12 +112,11 @@ def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phasef
     -----
     Density is the images' divided by the number of voxels in the tomogram's thickness.
     """
-    hand = geometry.hand if hand is None else hand
     group = np.zeros(geometry.n_tilts, np.int32) if group is None else np.asarray(group, np.int32)
     n_groups = int(group.max()) + 1
     straight = np.abs(geometry.xtilt).max() < 1e-6
     row_step = plan.pixel_size / UPSAMPLING if straight else 0.0
-    filters = _Filters(stack, geometry, ctf, plan, correction, dose_weighting, hand, row_step)
+    filters = _Filters(stack, geometry, ctf, plan, correction, dose_weighting, row_step)
     project = _rows if straight else _general
     volumes = project(stack, geometry, plan, backend, filters, group, n_groups, progress)
     volumes *= np.float32(1.0 / plan.shape[0])
@@ -128,10 +130,9 @@ def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phasef
 class _Filters:
     """The filtered, twice finer images of a stack, one per tilt and slab."""
 
-    def __init__(self, stack, geometry, ctf, plan, correction, dose_weighting, hand, row_step):
-        self.stack, self.geometry, self.plan = stack, geometry, plan
-        self.ctf = None if correction == "none" else ctf
-        self.correction, self.hand = correction, hand
+    def __init__(self, stack, geometry, ctf, plan, correction, dose_weighting, row_step):
+        self.stack, self.geometry, self.plan, self.ctf = stack, geometry, plan, ctf
+        self.correction = "none" if ctf is None else correction
         h, w = stack.images.shape[1:]
         # Room for what the filters spread beyond the image.
         self.shape = fast_even(h + max(32, h // 10)), fast_even(w + max(32, w // 10))
@@ -139,7 +140,10 @@ class _Filters:
         self.dose_weighting = dose_weighting
         # Across the axis: weights of the tilt set, and the inverse of the kernel's own linear interpolation of rows.
         self.u = np.arange(0, 4097) / 4096 * (0.75 / min(stack.pixel_size))
-        self.across = exact_filter(geometry.tilt, self.u, plan.shape[0] * plan.pixel_size)
+        angle, direction = tilt_axis(geometry.rotation)
+        # An image frequency q is the 3D frequency M^T q; the filter acts on its part across the axis.
+        self.direction = np.einsum("tij,tj->ti", geometry.matrix, direction)
+        self.across = exact_filter(angle, self.u, plan.shape[0] * plan.pixel_size)
         self.across /= np.sinc(np.clip(self.u * row_step, 0, 0.5)) ** 2
         self.in_plane = geometry.magnification @ rotation_z(geometry.axis)[:, :2, :2]
         # Undo the bilinear interpolation of the fine images, and end the band softly.
@@ -153,34 +157,31 @@ class _Filters:
 
     def tilt(self, t):
         """Filtered images of tilt t: `(K, 2h', 2w')` float32; image pixel i of the padded image is sample 2 i."""
-        g, (h, w) = self.geometry, self.stack.images.shape[1:]
+        h, w = self.stack.images.shape[1:]
         padded = np.zeros(self.shape, np.float32)
         y, x = self.shape[0] // 2 - h // 2, self.shape[1] // 2 - w // 2
         padded[y:y + h, x:x + w] = self.stack.images[t]
         transform = scipy.fft.rfft2(padded)
-        # An image frequency q is (L Rz)^T q in the frame of the tilt axis; the filter acts across the axis.
-        across = self.in_plane[t][0, 0] * self.kx + self.in_plane[t][1, 0] * self.ky
+        across = self.direction[t, 0] * self.kx + self.direction[t, 1] * self.ky
         weight = np.interp(np.abs(across), self.u, self.across[t]) * self.gain
-        one = g.select([t])
-        if self.dose_weighting:
-            ctf = self.ctf
-            weight = weight * envelope(one, self.kx ** 2 + self.ky ** 2,
-                                       None if ctf is None else ctf.bfactor[[t]],
-                                       None if ctf is None or ctf.scale is None else ctf.scale[[t]])[0]
+        ctf = None if self.ctf is None else self.ctf.select([t])
+        weight = weight * envelope(self.geometry.select([t]), self.kx ** 2 + self.ky ** 2,
+                                   None if ctf is None else ctf.bfactor, None if ctf is None else ctf.scale,
+                                   self.dose_weighting)[0]
         out = np.empty((self.plan.n_slabs, UPSAMPLING * self.shape[0], UPSAMPLING * self.shape[1]), np.float32)
         for k in range(self.plan.n_slabs):
-            out[k] = _upsample(transform * (weight * self._ctf_factor(t, k)).astype(np.float32))
+            out[k] = _upsample(transform * (weight * self._ctf_factor(ctf, k)).astype(np.float32))
         return out
 
-    def _ctf_factor(self, t, k):
-        if self.ctf is None:
+    def _ctf_factor(self, ctf, k):
+        if self.correction == "none":
             return np.float32(1)
         depth = self.plan.slab_start + (k + 0.5) * self.plan.slab_height
-        c = self.ctf.select([t]).values(self.kx, self.ky, self.hand * depth)[0]
+        c = ctf.values(self.kx, self.ky, self.geometry.hand * depth)[0]
         return np.where(c < 0, -1.0, 1.0) if self.correction == "phaseflip" else c / (c * c + WIENER_NOISE)
 
     def pixel(self, xy):
-        """Fine sample (y, x) of a point `(..., 2)` xy, angstrom from the image centre."""
+        """Fine sample (x, y) of a point `(..., 2)` xy, angstrom from the image centre."""
         scale = UPSAMPLING / np.array(self.stack.pixel_size[::-1])
         return xy * scale + UPSAMPLING * (np.array(self.shape[::-1]) // 2)
 
@@ -211,16 +212,17 @@ def _rows(stack, geometry, plan, backend, filters, group, n_groups, progress):
     nz, ny, nx = plan.shape
     p = plan.pixel_size
     step = p / UPSAMPLING
-    reach = (nx * np.abs(np.cos(np.deg2rad(geometry.tilt))) + nz * np.abs(np.sin(np.deg2rad(geometry.tilt)))).max()
+    reach = 1 + (nx * np.abs(np.cos(np.deg2rad(geometry.tilt))) + nz * np.abs(np.sin(np.deg2rad(geometry.tilt)))).max()
     diagonal = np.hypot(*(np.array(filters.shape) * stack.pixel_size)) + np.abs(geometry.shift).max() * 2
     half = int(np.ceil(min(reach * p, diagonal) / 2 / step)) + 2
     volumes = np.empty((n_groups, nz, nx, ny), np.float32)
-    y = (np.arange(ny) - ny // 2) * p
+    cx, cy, cz = plan.centre
+    y = (np.arange(ny) - cy) * p
     cos, sin = np.cos(np.deg2rad(geometry.tilt)), np.sin(np.deg2rad(geometry.tilt))
     a, b = UPSAMPLING * cos, UPSAMPLING * sin
-    position = np.stack([half - a * (nx // 2) - b * (nz // 2), a, b], -1)
+    position = np.stack([half - a * cx - b * cz, a, b], -1)
     d, e = -sin * p / plan.slab_height, cos * p / plan.slab_height
-    slab = np.stack([-plan.slab_start / plan.slab_height - d * (nx // 2) - e * (nz // 2), d, e], -1)
+    slab = np.stack([-plan.slab_start / plan.slab_height - d * cx - e * cz, d, e], -1)
     kernels = implementation(backend)
 
     def resample(t):
@@ -234,7 +236,7 @@ def _rows(stack, geometry, plan, backend, filters, group, n_groups, progress):
         return np.stack([scipy.ndimage.affine_transform(image, matrix, origin[::-1], (2 * half, ny), order=1)
                          for image in images])
 
-    with ThreadPoolExecutor(backend.threads) as pool:
+    with ThreadPoolExecutor(backend.threads, initializer=backend.activate) as pool:
         for batch in _batches(geometry.n_tilts, plan.n_slabs * 2 * half * ny * 4):
             rows = backend.to_device(np.stack(list(pool.map(resample, batch))))
             part = np.array(batch)
@@ -258,7 +260,7 @@ def _general(stack, geometry, plan, backend, filters, group, n_groups, progress)
     nz, ny, nx = plan.shape
     p = plan.pixel_size
     volumes = np.empty((n_groups, nz, ny, nx), np.float32)
-    centre = np.array([nx // 2, ny // 2, nz // 2], np.float64)
+    centre = plan.centre
     scale = UPSAMPLING / np.array(stack.pixel_size[::-1])
     matrix = np.zeros((geometry.n_tilts, 2, 4))
     matrix[:, :, :3] = geometry.matrix * p * scale[:, None]
@@ -267,7 +269,7 @@ def _general(stack, geometry, plan, backend, filters, group, n_groups, progress)
     slab[:, :3] = geometry.rotation[:, 2] * p / plan.slab_height
     slab[:, 3] = -plan.slab_start / plan.slab_height - slab[:, :3] @ centre
     kernels = implementation(backend)
-    with ThreadPoolExecutor(backend.threads) as pool:
+    with ThreadPoolExecutor(backend.threads, initializer=backend.activate) as pool:
         for batch in _batches(geometry.n_tilts, plan.n_slabs * 16 * filters.shape[0] * filters.shape[1]):
             images = backend.to_device(np.stack(list(pool.map(filters.tilt, batch))))
             part = np.array(batch)

@@ -8,9 +8,8 @@ import numpy as np
 import scipy.fft
 
 from .ctf import frequency_grid
-from .fourier import centre_crop
+from .fourier import centre_crop, centre_phase, nearest_pixel
 from .kernels.reference import crop
-from .subtomo import _checkerboard
 from .weights import envelope
 
 
@@ -65,7 +64,7 @@ def reconstruct_trilinear(windows, geometry, ctf, depth, matrix, box, pixel_size
         windows, plain, weighted, matrix = windows[keep], plain[keep], weighted[keep], np.asarray(matrix)[keep]
     divisor = np.abs(plain if denominator == "warp" else weighted)
     other = plain if denominator == "warp" else weighted
-    image = scipy.fft.rfft2(windows.astype(np.float32)) * _checkerboard(s)
+    image = scipy.fft.rfft2(windows.astype(np.float32)) * centre_phase(s)
     quantities = np.stack([image * weighted, weighted * other, divisor, np.ones(divisor.shape)]).astype(np.complex128)
     data, square, below, count = _insert(quantities, matrix, s)
     scale = np.minimum(1, count.real) / np.maximum(epsilon, below.real)
@@ -127,9 +126,7 @@ def windows_at(stack, position_px, size):
     ndarray `(T, size, size)` float32
         The point is on pixel size//2; 0 outside the images.
     """
-    corner = np.floor(position_px + 0.5)
-    left = position_px - corner
-    origin = (np.clip(corner, -2 ** 30, 2 ** 30) - size // 2).astype(np.int32)
+    origin, left = nearest_pixel(position_px, size)
     transform = scipy.fft.rfft2(crop(stack, origin[None], size)[0])
     ky, kx = np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)
     turn = ky * left[:, 0, None, None] + kx * left[:, 1, None, None]

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def envelope(geometry, frequency_squared, bfactor=None, scale=None, dose_weighting=True):
-    """Warp's weight of each tilt: ``exp(-dose k^2) cos(tilt)``.
+    """Warp's weight of each tilt: ``exp(-dose k^2) cos(tilt)``, the angle being that between beam and z.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def envelope(geometry, frequency_squared, bfactor=None, scale=None, dose_weighti
     factor = np.ones(geometry.n_tilts)
     if dose_weighting:
         exponent = geometry.dose.copy()
-        factor = geometry.rotation[:, 2, 2] if scale is None else np.asarray(scale)
+        factor = np.maximum(geometry.rotation[:, 2, 2], 0) if scale is None else np.asarray(scale)
     if bfactor is not None:
         exponent = exponent + np.asarray(bfactor) / 4
     return (factor.reshape(shape) * np.exp(-exponent.reshape(shape) * frequency_squared)).astype(np.float32)
@@ -78,13 +78,42 @@ def slice_density(matrix, shape, pixel_size, extent):
     return out
 
 
+def tilt_axis(rotation):
+    """The common axis of a tilt series, and the angles about it.
+
+    Parameters
+    ----------
+    rotation : ndarray `(T, 3, 3)`
+        Tomogram to image.
+
+    Returns
+    -------
+    angle : ndarray `(T,)`
+        Degrees.
+    across : ndarray `(T, 3)`
+        Unit vectors in the tomogram frame, in the plane of each image and perpendicular to the axis.
+
+    Notes
+    -----
+    The axis is the direction that the beams differ in least, hence perpendicular to them all if there is one axis;
+    x-tilt tips it, and it need not be y.
+    """
+    beam = rotation[:, 2]
+    axis = np.linalg.svd(beam)[2][2] if len(beam) > 1 else rotation[0, 1]
+    axis = axis * (1 if axis @ rotation[:, 1].sum(axis=0) >= 0 else -1)
+    across = np.cross(axis, beam)
+    across /= np.linalg.norm(across, axis=1, keepdims=True)
+    angle = np.arctan2(across @ np.cross(across[0], axis), across @ across[0])
+    return np.rad2deg(angle), across
+
+
 def exact_filter(tilt, frequency, thickness):
     """Weights of weighted back-projection for the tilts that there are.
 
     Parameters
     ----------
     tilt : ndarray `(T,)`
-        Degrees, of the used tilts.
+        Degrees, of the used tilts, about their common axis.
     frequency : ndarray `(U,)`
         1/A, across the tilt axis.
     thickness : float
@@ -100,9 +129,10 @@ def exact_filter(tilt, frequency, thickness):
     Harauz and van Heel, Optik 73 (1986) 146: two slices at angle a overlap by ``sinc(thickness k sin a)``.
     """
     angle = np.deg2rad(np.asarray(tilt, np.float64))
-    sine = np.abs(np.sin(angle[:, None] - angle[None, :]))
-    overlap = np.sinc(thickness * np.abs(frequency)[None, None, :] * sine[:, :, None])
-    return 1.0 / np.maximum(overlap.sum(axis=1), 0.5)
+    overlap = np.zeros((len(angle), len(frequency)))
+    for other in angle:
+        overlap += np.sinc(thickness * np.abs(frequency) * np.abs(np.sin(angle - other))[:, None])
+    return 1.0 / np.maximum(overlap, 0.5)
 
 
 def odd_even_groups(tilt, used):

@@ -182,10 +182,6 @@ def match_names(names, ts_ids):
     return out
 
 
-def _size_px(geometry):
-    return np.round(np.array(geometry.volume_size) / geometry.pixel_size)
-
-
 def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized=False, centre="relion",
                    tomogram_binning=None, name=None, allow_loss=True):
     """Read particles and match them with tilt series.
@@ -296,7 +292,7 @@ def _from_corner(path, table, kind, ts, series, pixel_size, normalized, centre, 
                          "Give the tilt series as well")
     geometries = [one.geometry for one in series]
     of_series = np.array([geometry.pixel_size for geometry in geometries])[ts]
-    sizes = np.array([_size_px(geometry) for geometry in geometries])[ts]
+    sizes = np.array([geometry.size_px for geometry in geometries])[ts]
     coordinates = vectors(table, CORNER)
     if normalized:
         pixel, coordinates = of_series, coordinates * (sizes - 1)

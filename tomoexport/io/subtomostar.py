@@ -12,7 +12,7 @@ _NOTE = ("RELION 4 and 5 take a 3D CTF (rlnCtfImage) for its square: give them -
          "RELION 3 reads it as it is.")
 
 
-def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, optics, *, volume_sizes,
+def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, optics, *, centres,
                    micrograph_names=None, style="3.1"):
     """Write the STAR file of exported sub-tomograms.
 
@@ -31,8 +31,9 @@ def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, opt
         Voxels.
     optics : dict of str to Optics
         For each tilt series; equal ones make one optics group.
-    volume_sizes : dict of str to (float, float, float)
-        Angstrom, xyz: extent of each tomogram, from whose corner rlnCoordinateX/Y/Z count, in output pixels.
+    centres : dict of str to ndarray `(3,)`
+        Angstrom, xyz: centre of each tomogram from its first voxel, from which rlnCoordinateX/Y/Z count, in output
+        pixels.
     micrograph_names : dict of str to str, optional
         rlnMicrographName of each tilt series; by default its own name with ``.mrc``.
     style : {'3.1', '3.0'}
@@ -46,8 +47,8 @@ def write_subtomos(path, particles, image_names, ctf_names, pixel_size, box, opt
     ts_names = particles.names()
     columns = {"rlnMicrographName": [micrograph_names[name] if micrograph_names else name + ".mrc"
                                      for name in ts_names]}
-    centres = np.array([volume_sizes[name] for name in ts_names]).reshape(-1, 3) / 2
-    columns.update(zip(particlestar.CORNER, ((particles.position + centres) / pixel_size).T))
+    corner = particles.position + np.array([centres[name] for name in ts_names]).reshape(-1, 3)
+    columns.update(zip(particlestar.CORNER, (corner / pixel_size).T))
     columns.update(zip(particlestar.CENTRED, particles.position.T))
     columns.update(zip(particlestar.ANGLE, zyz_from_matrix(particles.rotation)))
     columns.update(rlnImageName=list(image_names), rlnCtfImage=list(ctf_names))

@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ..engine.average import Accumulator, fsc, resolution
+from ..engine.backend import available_cores
 from ..errors import InputError
 from ..io import atomic, mrc, subtomostar
 from ..io.manifest import fingerprint
 from ..options import to_dict
 from . import report
-from .plan import Plan, Problem, Unit, state
+from .plan import PROCESS_BYTES, Plan, Problem, Unit, state
 from .progress import Progress
 
 PIECES = 4  # per half; fixed, so that the sums do not depend on the number of threads
@@ -46,7 +47,8 @@ def plan(options, only=None):
                                    unit.inputs, halves(particles).tolist(), particles.rotation.tolist(),
                                    list(particles.uid))
     return Plan("average", options, [unit], problems, disk_bytes=12 * box ** 3,
-                memory_bytes=2 * PIECES * 24 * (2 * box) ** 2 * (box + 1))
+                memory_bytes=PROCESS_BYTES + (2 * PIECES + 1) * 40 * (2 * box) ** 2 * (box + 1)
+                + min(2 * PIECES, options.threads or available_cores()) * 55 * (2 * box) ** 2 * (box + 1))
 
 
 def _damaged(paths, shape, table):

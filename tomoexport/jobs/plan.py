@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from ..errors import InputError, UnitError
 
+PROCESS_BYTES = 250 << 20  # interpreter, libraries, compiled kernels
+
 
 @dataclass(frozen=True)
 class Problem:

@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..engine.backend import available_cores
 from ..engine.preprocess import rescaled_shape
-from ..engine.tomogram import plan_tomogram, reconstruct_tomogram
+from ..engine.tomogram import ROW_BYTES, plan_tomogram, reconstruct_tomogram
 from ..engine.weights import odd_even_groups
 from ..io import mrc
 from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
 from . import report
-from .plan import Plan, Problem
+from .plan import PROCESS_BYTES, Plan, Problem
 from .progress import Progress
 from .series import identity, load, prepare, settings
 
@@ -33,12 +34,16 @@ def plan(options, only=None):
         voxels = int(np.prod(tomogram.shape))
         h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
         out.disk_bytes += 4 * volumes * voxels
-        out.memory_bytes = max(out.memory_bytes, 4 * (g.n_tilts * h * w + (volumes + 1) * voxels) + (800 << 20))
+        threads = options.threads or available_cores()
+        out.memory_bytes = max(out.memory_bytes, PROCESS_BYTES + ROW_BYTES + 4 * (
+            g.n_tilts * h * w + (volumes + 1) * voxels) + threads * max(
+                12 * int(np.prod(g.image_shape)), 40 * tomogram.n_slabs * h * w))
         unit.work = {"plan": tomogram, "facts": {
             "tomogram": "%d x %d x %d voxels" % tomogram.shape[::-1], "pixel": "%g A" % options.pixel_size,
             "CTF": options.ctf, "slabs": tomogram.n_slabs, "hand": options.hand or g.hand}}
         if options.halves and g.n_tilts < 2:
-            problems.append(Problem("warning", unit.name, "it has one tilt: the even half is empty", ""))
+            problems.append(Problem("warning", unit.name, "it has one tilt: the even half is empty",
+                                    "Switch the halves off for such series"))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series))
     return out
 
@@ -71,8 +76,8 @@ def execute(unit, options, backend):
     if options.halves and g.n_tilts < 2:
         group = None
     progress = Progress(unit.name, g.n_tilts, "tilts")
-    volumes = reconstruct_tomogram(stack, g, series.ctf, tomogram, backend, options.ctf, options.dose_weighting, group,
-                                   options.hand or g.hand, progress)
+    volumes = reconstruct_tomogram(stack, g.replace(hand=options.hand or g.hand), series.ctf, tomogram, backend,
+                                   options.ctf, options.dose_weighting, group, progress)
     if options.halves and len(volumes) == 1:
         volumes += [volumes[0], np.zeros_like(volumes[0])]
     progress.finish()
@@ -83,8 +88,9 @@ def execute(unit, options, backend):
     picture = os.path.join(options.output, "report", safe_stem(unit.name) + "_slices.png")
     os.makedirs(os.path.dirname(picture), exist_ok=True)
     report.tomogram_slices(volumes[0], options.pixel_size, picture)
-    return dict(paths, pixel_size=options.pixel_size, shape=list(tomogram.shape), tilts=int(g.n_tilts),
-                ctf=options.ctf, notes=notes, report=picture, files=list(paths.values()))
+    return dict(paths, pixel_size=options.pixel_size, centre=tomogram.centre.tolist(),
+                shape=list(tomogram.shape), tilts=int(g.n_tilts), ctf=options.ctf, notes=notes, report=picture,
+                files=list(paths.values()))
 
 
 def write_volume(path, volume, pixel_size):

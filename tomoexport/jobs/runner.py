@@ -13,11 +13,13 @@ from .. import options as options_module
 from ..engine.backend import keep_freed_memory, select_backend
 from ..errors import InputError, TomoexportError
 from ..io import atomic
-from ..io.manifest import Manifest, lock
+from ..io.manifest import Manifest, fingerprint, lock
 from ..io.paths import safe_stem
 from .plan import Problem, size
 
 log = logging.getLogger(__name__)
+
+RESULTS = 1  # to be raised when the same inputs and options give other numbers, so that nothing older is kept
 
 
 def verb_module(verb):
@@ -84,8 +86,16 @@ def _run(job, options):
         raise _all_failed([(r["ts_id"], r["error"]) for r in results])
     if collect:
         out["collected"] = module.collect(options, results if only is None and results else recorded(options))
-        log.info("%s", out["collected"])
+        for name, value in out["collected"].items():
+            log.info("%s: %s", name.replace("_", " "), _plain(value))
     return out
+
+
+def _plain(value):
+    """A value of `collect` as a line for people."""
+    if isinstance(value, list):
+        return "%d" % len(value) + "".join("\n  %s" % v for v in value[:20]) + ("\n  ..." if len(value) > 20 else "")
+    return "%.4g" % value if isinstance(value, float) else str(value)
 
 
 def _all_failed(errors):
@@ -124,7 +134,8 @@ def _work(verb, options, only):
     for unit in planned.units:
         with lock(options.output, unit.name):
             path = result_path(options, unit.name)
-            done = not unit.error and os.path.exists(path) and manifest.done(unit.name, unit.fingerprint)
+            key = fingerprint(RESULTS, unit.fingerprint)
+            done = not unit.error and os.path.exists(path) and manifest.done(unit.name, key)
             if done:
                 result = dict(_load(path), status="skipped")
                 log.info("%s: already done with these inputs and options", unit.name)
@@ -137,7 +148,7 @@ def _work(verb, options, only):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 atomic.write_json(path, result)
                 if result["status"] == "done":
-                    manifest.record(unit.name, unit.fingerprint, result["files"] + [path])
+                    manifest.record(unit.name, key, result["files"] + [path])
         results.append(result)
     return results
 
@@ -155,9 +166,13 @@ def _one(module, unit, options, backend):
         made = module.execute(unit, options, backend)
         unit.check_inputs()
         result.update(made, status="done")
-    except (TomoexportError, OSError, MemoryError) as error:
-        if not isinstance(error, TomoexportError):
+    except Exception as error:  # whatever it is, the other tilt series are not to suffer
+        if isinstance(error, (OSError, MemoryError)):
             error = _explained(error, unit.name)
+        elif not isinstance(error, TomoexportError):
+            log.error("%s", traceback.format_exc())
+            error = InputError(unit.name, "an unforeseen %s: %s" % (type(error).__name__, error),
+                               "The log has the place; please report it")
         result["error"] = "%s: %s" % (unit.name, error) if unit.name not in str(error) else str(error)
         log.error("%s", result["error"])
         log.debug("%s", traceback.format_exc())

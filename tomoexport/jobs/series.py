@@ -80,6 +80,11 @@ def _usable(series, needs_ctf, problems):
                                     "(acquisition order %s)" % (missing.sum(), ", ".join(
                                         str(o + 1) for o in sorted(g.acq_order[missing])))))
             mask &= series.ctf.measured
+        if (series.ctf.bfactor[mask] < 0).any():
+            problems.append(Problem("warning", series.ts_id, "%d views have a negative rlnCtfBfactor, which amplifies "
+                                    "high frequencies" % (series.ctf.bfactor[mask] < 0).sum(),
+                                    "In RELION decay is positive; Warp writes -4 times the dose there. Zero the column "
+                                    "if it is Warp's"))
         plain = series.ctf.defocus_u[mask]
         if len(plain) and (plain <= 0).any():
             problems.append(Problem("warning", series.ts_id, "%d views have a defocus of 0 or overfocus"

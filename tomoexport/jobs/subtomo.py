@@ -2,19 +2,21 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
+from ..engine.backend import available_cores
 from ..engine.fourier import fast_even
 from ..engine.preprocess import rescaled_shape
-from ..engine.subtomo import normalise_volume, padded_box, plan_subtomos, reconstruct_subtomos
+from ..engine.subtomo import normalise_volume, padded_box, plan_subtomos, plan_visible, reconstruct_subtomos
 from ..engine.trilinear import reconstruct_trilinear, windows_at
 from ..errors import InputError
 from ..io import mrc, particlestar, subtomostar
 from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
 from . import report
-from .plan import Plan, Problem, state
+from .plan import PROCESS_BYTES, Plan, Problem, state
 from .progress import Progress
 from .series import identity, load, prepare, settings
 
@@ -34,6 +36,7 @@ def plan(options, only=None):
         raise InputError("--diameter", "%g A leaves nothing of the box of %g A outside the particle"
                          % (diameter(options), options.box * options.pixel_size), "Take a larger box")
     series, units, problems = load(options, True, only)
+    _protect(options, problems)
     # A job for some of the series only is a part of a run that was looked at as a whole.
     particles, notes = _read_particles(options, series, options.allow_loss or only is not None)
     problems += [Problem("warning", "particles", note) for note in notes]
@@ -70,7 +73,9 @@ def plan(options, only=None):
         voxels = options.box ** 3
         out.disk_bytes += int(kept.sum()) * (voxels * (2 if options.float16 else 4)
                                              + 4 * options.box ** 2 * (options.box // 2 + 1))
-        out.memory_bytes = max(out.memory_bytes, 4 * g.n_tilts * (h * w + 8 * padded ** 2) + 64 * voxels)
+        threads = options.threads or available_cores()
+        out.memory_bytes = max(out.memory_bytes, PROCESS_BYTES + 4 * g.n_tilts * (h * w + 3 * padded ** 2) + threads * (
+            4 * int(np.prod(g.image_shape)) * 3 + 24 * g.n_tilts * padded ** 2 + 120 * voxels))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
                                        own.position.tolist(), own.rotation.tolist())
     total = sum(int(u.work["kept"].sum()) for u in units if not u.error)
@@ -80,6 +85,15 @@ def plan(options, only=None):
         problems.append(Problem("error", options.particles, "no particle can be exported (%s)" % reasons,
                                 "Check the pixel size and the centre of the coordinates, and the names of the series"))
     return out
+
+
+def _protect(options, problems):
+    """Refuse to write the table over one that is read."""
+    target = os.path.join(options.output, options.star)
+    for given in (options.particles, options.tomograms):
+        if options.output and os.path.exists(target) and os.path.exists(given) and os.path.samefile(target, given):
+            problems.append(Problem("error", target, "it is an input and would be overwritten",
+                                    "Choose another --output folder or another --star"))
 
 
 def _read_particles(options, series, allow_loss=True):
@@ -112,6 +126,9 @@ def execute(unit, options, backend):
                                              Progress(unit.name + " reading", len(before), "tilts"))
     g = series.geometry
     seen = unit.work["seen"][:, np.isin(before, g.acq_order)]
+    for i in index[seen[index].sum(axis=1) < options.min_tilts]:
+        entries[i].update(kept=False, reason="seen in %d tilts that have contrast" % seen[i].sum())
+    index = np.array([i for i in index if entries[i]["kept"]], int)
     projection = g.project(particles.position)
     depth = (options.hand or g.hand) * projection.depth
     position = stack.position_px(projection.xy)
@@ -127,25 +144,32 @@ def execute(unit, options, backend):
         progress()
 
     if options.interpolation == "trilinear":
-        _run_trilinear(unit, stack, series, index, position, depth, seen, options, backend, store)
+        _run_trilinear(unit, stack, series, index, position, depth, projection.matrix, seen, options, backend, store)
     else:
-        plan_ = plan_subtomos(g, series.ctf, options.box, unit.work["padded"], options.pixel_size, backend)
+        general = plan_subtomos(g, series.ctf, options.box, unit.work["padded"], options.pixel_size, backend)
         images_on_device = backend.to_device(stack.images)
         # One particle per thread on the CPU; as many as fit on a GPU.
         batch = 1
         if backend.on_gpu:
-            batch = max(1, int(GPU_SHARE * backend.free_bytes() / _bytes_per_particle(plan_, g)))
-        groups = [index[i:i + batch] for i in range(0, len(index), batch)]
+            batch = max(1, int(GPU_SHARE * backend.free_bytes() / _bytes_per_particle(general, g)))
+        patterns, which = np.unique(seen[index], axis=0, return_inverse=True)
+        with ThreadPoolExecutor(1 if backend.on_gpu else backend.threads, initializer=backend.activate) as pool:
+            tasks = []
+            for n, pattern in enumerate(patterns):
+                # Particles that the same tilts show, as a rule all of them, share the density of slices.
+                own = index[which.reshape(-1) == n]
+                plan_ = general if pattern.all() else plan_visible(general, g, pattern, backend)
 
-        def work(some):
-            matrix = projection.matrix if len(projection.matrix) == 1 else projection.matrix[some]
-            volumes, transfer = reconstruct_subtomos(images_on_device, plan_, position[some], depth[some], matrix,
-                                                     seen[some], backend)
-            for i, v, c in zip(some, backend.to_host(volumes), backend.to_host(transfer)):
-                store(i, v, c)
+                def work(some, plan_=plan_):
+                    matrix = projection.matrix if len(projection.matrix) == 1 else projection.matrix[some]
+                    volumes, transfer = reconstruct_subtomos(images_on_device, plan_, position[some], depth[some],
+                                                             matrix, seen[some], backend)
+                    for i, v, c in zip(some, backend.to_host(volumes), backend.to_host(transfer)):
+                        store(i, v, c)
 
-        with ThreadPoolExecutor(1 if backend.on_gpu else backend.threads) as pool:
-            list(pool.map(work, groups))
+                tasks += [pool.submit(work, own[i:i + batch]) for i in range(0, len(own), batch)]
+            for task in tasks:
+                task.result()
     progress.finish()
     result["files"] = [os.path.join(options.output, n) for i in index for n in (images[i], ctfs[i])]
     return result
@@ -157,12 +181,12 @@ def _bytes_per_particle(plan_, geometry):
     return windows + (plan_.grid + 6) ** 2 * (plan_.grid // 2 + 7) * 16 + 6 * 4 * plan_.grid ** 3
 
 
-def _run_trilinear(unit, stack, series, index, position, depth, seen, options, backend, store):
+def _run_trilinear(unit, stack, series, index, position, depth, matrix, seen, options, backend, store):
     size = max(2 * options.box, unit.work["padded"])
 
     def work(i):
         windows = windows_at(stack.images, position[i], size)
-        store(i, *reconstruct_trilinear(windows, series.geometry, series.ctf, depth[i], series.geometry.matrix,
+        store(i, *reconstruct_trilinear(windows, series.geometry, series.ctf, depth[i], matrix[min(i, len(matrix) - 1)],
                                         options.box, options.pixel_size, seen[i]))
 
     with ThreadPoolExecutor(backend.threads) as pool:
@@ -178,11 +202,15 @@ def collect(options, results):
         if r["status"] != "failed":
             entry.update({p["uid"]: p for p in r["particles"]})
     kept = [i for i, uid in enumerate(particles.uid) if uid in entry and entry[uid]["kept"]]
-    dropped = ["%s: %s" % (p["uid"], p["reason"]) for p in entry.values() if not p["kept"]]
+    dropped = ["%s: %s" % (uid, entry[uid]["reason"] if uid in entry else "its tilt series failed")
+               for uid in particles.uid if uid not in entry or not entry[uid]["kept"]]
     folder = os.path.join(options.output, "report")
     os.makedirs(folder, exist_ok=True)
     out = {"star": None, "kept": len(kept), "dropped": dropped}
+    star = os.path.join(options.output, options.star)
     if not kept:
+        if os.path.exists(star):
+            os.remove(star)  # of an earlier run; it names particles that this one did not export
         return out
     chosen = particles.select(np.array(kept))
     entries = [entry[uid] for uid in chosen.uid]
@@ -194,13 +222,12 @@ def collect(options, results):
         counts[name] = counts.get(name, 0) + 1
     report.particles_per_tomogram(counts, os.path.join(folder, "particles_per_tomogram.png"))
     report.tilts_per_particle(tilts, os.path.join(folder, "tilts_per_particle.png"))
-    star = os.path.join(options.output, options.star)
     by_name = {s.ts_id: s for s in series}
-    chosen.extra["tomoexportVisibleTilts"] = [str(t) for t in tilts]
+    chosen = replace(chosen, extra=dict(chosen.extra, tomoexportVisibleTilts=[str(t) for t in tilts]))
     subtomostar.write_subtomos(
         star, chosen, [e["image"] for e in entries], [e["ctf"] for e in entries], options.pixel_size, options.box,
         {name: by_name[name].optics for name in counts}, style=options.format,
-        volume_sizes={name: by_name[name].geometry.volume_size for name in counts},
+        centres={name: by_name[name].geometry.centre for name in counts},
         micrograph_names={name: name + ".tomostar" for name in counts})
     out["star"] = star
     return out

@@ -80,8 +80,8 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
             if ts.getTsId() in names:
                 result = self._result(ts.getTsId())
                 halves = [self._relative(result[name]) for name in ("odd", "even")] if values["halves"] else ()
-                output.append(to_scipion.tomogram(self._relative(result["tomogram"]), ts, values["pixel_size"], halves,
-                                                  values["ctf"] != "none"))
+                output.append(to_scipion.tomogram(self._relative(result["tomogram"]), ts, values["pixel_size"],
+                                                  result["centre"], halves, values["ctf"] != "none"))
         self._addOutput("Tomograms", output, self.inputTiltSeries, self.inputCtfs)
 
     # --------------------------- UTILS functions -----------------------------

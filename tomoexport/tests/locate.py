@@ -26,7 +26,7 @@ def peak(a, b):
     return best[::-1]
 
 
-def displacements(tomogram, pixel_size, positions, angles, phantom, box=32):
+def displacements(tomogram, pixel_size, centre, positions, angles, phantom, box=32):
     """How far particles lie from where they should, voxels.
 
     Parameters
@@ -34,8 +34,10 @@ def displacements(tomogram, pixel_size, positions, angles, phantom, box=32):
     tomogram : ndarray `(nz, ny, nx)`
     pixel_size : float
         Angstrom.
+    centre : sequence of 3 float
+        Tomogram centre, voxels xyz.
     positions : ndarray `(N, 3)`
-        Angstrom from voxel N//2.
+        Angstrom from the tomogram centre.
     angles : ndarray `(N, 3)`
     phantom : Phantom
     box : int
@@ -49,13 +51,13 @@ def displacements(tomogram, pixel_size, positions, angles, phantom, box=32):
     out = []
     shape = np.array(tomogram.shape)
     for position, angle in zip(positions, angles):
-        centre = (position / pixel_size)[::-1] + shape // 2
-        corner = np.round(centre).astype(int) - box // 2
+        voxel = (position / pixel_size + centre)[::-1]
+        corner = np.round(voxel).astype(int) - box // 2
         if (corner < 0).any() or (corner + box > shape).any():
             continue
         window = tomogram[tuple(slice(c, c + box) for c in corner)]
         # The phantom goes where the truth is within the window, so that the peak is at 0 if all is right.
-        left = (centre - corner - box // 2)[::-1] * pixel_size
+        left = (voxel - corner - box // 2)[::-1] * pixel_size
         known = turned(phantom, angle)
         known = Phantom(known.centre + left, known.sigma, known.weight).volume(box, pixel_size)
         out.append(peak(window - window.mean(), known - known.mean()))

@@ -137,6 +137,8 @@ def _insert_slices(data, weight, matrix, table, grid, out):
                     ky = m[1, 0] * qx + m[1, 1] * qy
                     kz = m[2, 0] * qx + m[2, 1] * qy
                     re, im = data[i, j, y, qx].real, data[i, j, y, qx].imag
+                    if max(abs(kx), abs(ky), abs(kz)) >= grid // 2:
+                        continue
                     if kx < 0:
                         kx, ky, kz, im = -kx, -ky, -kz, -im
                     w, once = weight[i, j, y, qx], np.float32(1)

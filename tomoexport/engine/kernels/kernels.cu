@@ -69,6 +69,7 @@ __global__ void insert_slices(const float2* data, const float* weight, const dou
         const double* m = matrix + ((n_matrices > 1 ? particle : 0) * t + window % t) * 6;
         double k[3];
         for (int a = 0; a < 3; a++) k[a] = m[2 * a] * qx + m[2 * a + 1] * qy;
+        if (fabs(k[0]) >= grid / 2 || fabs(k[1]) >= grid / 2 || fabs(k[2]) >= grid / 2) continue;
         float re = data[i].x, im = data[i].y, w = weight[i], once = 1.f;
         if (k[0] < 0) {
             for (int a = 0; a < 3; a++) k[a] = -k[a];

@@ -91,6 +91,7 @@ def insert_slices(data, weight, matrix, table, grid):
     ndarray `(N, grid+2h, grid+2h, grid//2+1+2h, 4)` float32
         h = `HALO`. Last axis: real and imaginary part, weight, number of samples. Each sample of the inner disc
         (|q| < B/2) enters once, the zero frequency half, all in the half-space kx >= 0; `fold_grid` adds the mates.
+        Samples beyond the grid's Nyquist frequency, which magnified images have, are left out.
     """
     n, t, b, bh = data.shape
     precision, taps = table.shape[0] - 1, table.shape[1]
@@ -104,11 +105,13 @@ def insert_slices(data, weight, matrix, table, grid):
     for i in range(n):
         for j in range(t):
             k = matrix[min(i, len(matrix) - 1), j] @ q
+            inside = (np.abs(k) < grid // 2).all(axis=0)
+            k, factor = k[:, inside], once[inside]
             mirrored = k[0] < 0
             k = np.where(mirrored, -k, k)
-            value = data[i, j][chosen].astype(np.complex128)
-            value = np.where(mirrored, value.conj(), value) * once
-            channels = np.stack([value.real, value.imag, weight[i, j][chosen] * once, once], -1)
+            value = data[i, j][chosen][inside].astype(np.complex128)
+            value = np.where(mirrored, value.conj(), value) * factor
+            channels = np.stack([value.real, value.imag, weight[i, j][chosen][inside] * factor, factor], -1)
             lower = np.floor(k).astype(int)
             place = (k - lower) * precision
             cell = np.minimum(place.astype(int), precision - 1)

@@ -1,6 +1,7 @@
 // Just enough of CUDA to compile kernels.cu with a C++ compiler: one thread that walks every grid-stride loop.
 #include <algorithm>
 #include <cmath>
+using std::fabs;
 using std::floor;
 using std::max;
 using std::min;

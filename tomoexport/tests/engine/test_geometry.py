@@ -106,7 +106,9 @@ def test_coverage_counts_the_whole_pixels(rng):
     (dict(tilt=[0.0, np.nan], axis=[0, 0], shift=np.zeros((2, 2)), dose=[0, 1], xtilt=[0, 0]), "tilt of tilt 2"),
     (dict(pixel_size=0.0), "pixel size"), (dict(hand=0), "hand"), (dict(volume_size=(1, 2, 0)), "tomogram size"),
     (dict(dose=[1.0]), "dose"), (dict(acq_order=[0] * 7), "acquisition order"),
-    (dict(magnification=np.zeros((7, 2, 2))), "singular")])
+    (dict(magnification=np.zeros((7, 2, 2))), "singular"),
+    (dict(magnification=np.diag([1.0, -1.0]) * np.ones((7, 1, 1))), "mirrors"), (dict(axis=[1.0]), "axis"),
+    (dict(hand=np.nan), "hand")])
 def test_wrong_numbers_are_named(rng, change, word):
     with pytest.raises(InputError, match=word):
         series(rng, **change)

@@ -5,7 +5,7 @@ import pytest
 import scipy.fft
 
 from tomoexport.engine.ctf import Ctf, Optics
-from tomoexport.engine.fourier import sphere
+from tomoexport.engine.fourier import centre_phase, sphere
 from tomoexport.engine.geometry import TiltSeriesGeometry
 from tomoexport.engine.gridding import grid_size, kernel_table
 from tomoexport.engine.kernels import implementation
@@ -14,11 +14,11 @@ from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.simulate import SimulatedSeries, make_series, project_tilt
 from tomoexport.engine.subtomo import (
     SubtomoPlan,
-    _checkerboard,
     _to_real,
     normalise_volume,
     padded_box,
     plan_subtomos,
+    plan_visible,
     reconstruct_subtomos,
 )
 from tomoexport.engine.weights import exact_filter, odd_even_groups, slice_density
@@ -43,11 +43,11 @@ def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu):
     box, geometry = 64, fan()
     grid = grid_size(box)
     windows = rng.standard_normal((1, 41, box, box)).astype(np.float32)
-    data = scipy.fft.rfft2(windows) * _checkerboard(box)
+    data = scipy.fft.rfft2(windows) * centre_phase(box)
     cells = np.ascontiguousarray(np.swapaxes(geometry.matrix[None], -1, -2)) * (grid / box)
     kernels = implementation(cpu)
     folded = kernels.fold_grid(kernels.insert_slices(data, np.abs(data), cells, kernel_table(box, grid), grid), grid)
-    plan = SubtomoPlan(box, box, grid, 1.0, 0, None, None, None, None)
+    plan = SubtomoPlan(box, box, grid, 1.0, 0, None, None, None, None, None)
     volume = _to_real(folded[0], plan, cpu)[0]
     qy, qx = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
     chosen = (qx ** 2 + qy ** 2 < (box / 2) ** 2) & ~((qx == 0) & (qy < 0))
@@ -126,6 +126,19 @@ def test_hidden_tilts_are_absent(rng, cpu):
     for a, b in zip(run(images, seen), run(spoilt, seen)):
         assert np.array_equal(a, b)
     assert not np.allclose(run(images, seen)[1], run(images, np.ones((1, 41), bool))[1], atol=1e-3)
+
+
+def test_hidden_tilts_count_in_no_density(rng, cpu):
+    """A particle that few tilts show gives what it would if the series had only those."""
+    geometry, ctf, images, position, depth, _, _ = object_in_a_series(rng)
+    few = np.zeros(41, bool)
+    few[[3, 17, 18, 30]] = True
+    whole = plan_visible(plan_subtomos(geometry, ctf, 32, 48, 4.0, cpu), geometry, few, cpu)
+    short = plan_subtomos(geometry.select(few), ctf.select(few), 32, 48, 4.0, cpu)
+    a = reconstruct_subtomos(images, whole, position, depth, geometry.matrix[None], few[None], cpu)
+    b = reconstruct_subtomos(images[few], short, position[:, few], depth[:, few], geometry.matrix[None, few],
+                             np.ones((1, 4), bool), cpu)
+    assert all(np.allclose(x, y, atol=1e-6 * np.abs(y).max()) for x, y in zip(a, b))
 
 
 def test_results_do_not_depend_on_how_particles_are_grouped(rng, cpu):

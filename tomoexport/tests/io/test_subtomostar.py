@@ -35,7 +35,7 @@ def export(tmp_path, particles):
         for name in images:
             mrc.write(tmp_path / name, np.ones((8, 8, 8)), 5.0)
         write_subtomos(path, particles, images, [name.replace(".mrc", "_ctf.mrc") for name in images], 5.0, 8, OPTICS,
-                       volume_sizes=SIZES, **how)
+                       centres={name: np.array(size) / 2 for name, size in SIZES.items()}, **how)
         return path
     return make
 

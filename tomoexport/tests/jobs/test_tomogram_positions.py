@@ -24,9 +24,11 @@ def test_particles_of_the_relion5_reference(tmp_path):
     for result in out["results"]:
         volume, pixel = mrc.read_volume(result["tomogram"])
         name = result["ts_id"]
-        own = displacements(volume, pixel, truth[name + "_pos"], truth[name + "_ang"], phantom, box=20)
+        centre = result["centre"]
+        own = displacements(volume, pixel, centre, truth[name + "_pos"], truth[name + "_ang"], phantom, box=20)
         expected, _ = mrc.read_volume(str(folder / "expected" / "tomogram_bin4" / "tomograms" / ("rec_%s.mrc" % name)))
-        theirs = displacements(-expected, pixel, truth[name + "_pos"], truth[name + "_ang"], phantom, box=20)
+        middle = np.array(expected.shape[::-1]) // 2
+        theirs = displacements(-expected, pixel, middle, truth[name + "_pos"], truth[name + "_ang"], phantom, box=20)
         print(name, "ours %s, RELION's %s voxels in the mean" % (own.mean(0).round(3), theirs.mean(0).round(3)))
         found.append(own)
         assert len(own) >= 5 and np.linalg.norm(own, axis=1).max() < 0.3
@@ -53,7 +55,7 @@ def test_both_hands_unequal_sides_and_x_tilt(simulated, tmp_path, pixel_size):
         name = result["ts_id"]
         volume, pixel = mrc.read_volume(result["tomogram"])
         box = 2 * int(110 / pixel)
-        found = displacements(volume, pixel, *(np.array(truth[name][k]) for k in ("position", "angles")), phantom, box)
+        found = displacements(volume, pixel, result["centre"], *(np.array(truth[name][k]) for k in ("position", "angles")), phantom, box)
         print(name, pixel_size, len(found), found.mean(0).round(3), np.linalg.norm(found, axis=1).max().round(3))
         assert len(found) >= 5 and np.linalg.norm(found, axis=1).max() < 0.3
         assert np.abs(found.mean(axis=0)).max() < 0.1
