@@ -60,8 +60,8 @@ def cases():
                                  rng.uniform(-.5, .5, (n, t, 2)).astype(np.float32),
                                  rng.uniform(0, 1, (t,) + half).astype(np.float32), rng.random((n, t)) > .2, mode)))
     grid = grid_size(s)
-    for count in (1, n):
-        planes = np.linalg.qr(rng.standard_normal((count, t, 3, 3)))[0][..., :2]
+    for count, magnification in ((1, 1.0), (n, 1.0), (1, 1.2)):
+        planes = magnification * np.linalg.qr(rng.standard_normal((count, t, 3, 3)))[0][..., :2]
         out.append(("insert_slices", (spectrum(), normal(n, t, *half), np.ascontiguousarray(planes) * (grid / s),
                                       np.array(kernel_table(s, grid)), grid)))
     cells = reference.insert_slices(*out[-1][1])

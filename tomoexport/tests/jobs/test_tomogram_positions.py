@@ -55,7 +55,8 @@ def test_both_hands_unequal_sides_and_x_tilt(simulated, tmp_path, pixel_size):
         name = result["ts_id"]
         volume, pixel = mrc.read_volume(result["tomogram"])
         box = 2 * int(110 / pixel)
-        found = displacements(volume, pixel, result["centre"], *(np.array(truth[name][k]) for k in ("position", "angles")), phantom, box)
+        known = [np.array(truth[name][k]) for k in ("position", "angles")]
+        found = displacements(volume, pixel, result["centre"], *known, phantom, box)
         print(name, pixel_size, len(found), found.mean(0).round(3), np.linalg.norm(found, axis=1).max().round(3))
         assert len(found) >= 5 and np.linalg.norm(found, axis=1).max() < 0.3
         assert np.abs(found.mean(axis=0)).max() < 0.1
