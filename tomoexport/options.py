@@ -1,9 +1,9 @@
 """The options of every verb, once: command line, Scipion forms, job files and tables are made from them."""
 
 import json
+import math
+import os
 from dataclasses import MISSING, asdict, dataclass, field, fields
-
-import numpy as np
 
 from .errors import InputError
 
@@ -104,8 +104,8 @@ class SubtomoOptions:
     particles: str = option("", "Particles STAR", "Particle table in any dialect of RELION 3, 4 and 5 or WarpTools.",
                             kind="input")
     output: str = _output()
-    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written, in the output "
-                       "folder.")
+    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
+                       "folder, ending in .star.")
     pixel_size: float = option(4.0, "Pixel size", "Pixel size of the sub-tomograms; any number not below that of the "
                                "images.", unit="A", low=0.01, high=1000.0)
     box: int = option(64, "Box size", "Side of the sub-tomograms, even. The CTF is applied in a larger box that holds "
@@ -166,19 +166,39 @@ def flag(name):
 def from_dict(verb, values):
     """Build the options of a verb from plain values, as read from JSON.
 
+    Parameters
+    ----------
+    verb : str
+        Key of `VERBS`.
+    values : dict
+        Option name to value; strings are converted as a command line's. Options left out keep their defaults.
+
+    Returns
+    -------
+    SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+
     Raises
     ------
     InputError
         For a verb or an option that does not exist, or a value of the wrong kind or out of range.
     """
-    if verb not in VERBS:
+    if not isinstance(verb, str) or verb not in VERBS:
         raise InputError("verb %s" % verb, "it does not exist", "Use one of " + ", ".join(sorted(VERBS)))
+    if not isinstance(values, dict):
+        raise InputError("options of %s" % verb, "they are %s, not names with values" % shorten(values),
+                         'Write them as {"name": value}')
     known = {f.name: f for f in fields(VERBS[verb])}
     for name in values:
         if name not in known:
             raise InputError("option %s" % name, "%s has no such option" % verb, "Use " + ", ".join(sorted(known)))
     converted = {name: _convert(known[name], value) for name, value in values.items()}
     return check(VERBS[verb](**converted))
+
+
+def shorten(value):
+    """A value as errors show it."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _convert(spec, value):
@@ -188,18 +208,30 @@ def _convert(spec, value):
     try:
         if kind is bool:
             return value if isinstance(value, bool) else words[str(value).lower()]
-        if isinstance(value, bool) and kind is not str:
+        if kind is str:
+            return os.fsdecode(os.fspath(value))
+        if isinstance(value, bool):
             raise ValueError
-        if kind is int and int(value) != float(value):
+        number = kind(value)
+        if not isinstance(value, str) and number != value:
             raise ValueError
-        return kind(value)
-    except (TypeError, ValueError, KeyError):
+        float(number)  # too large for a float, then for everything else
+        return number
+    except (TypeError, ValueError, KeyError, OverflowError):
         name = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "a text")
-        raise InputError(flag(spec.name), "%r is not %s" % (value, name), "Correct the value") from None
+        raise InputError(flag(spec.name), "%s is not %s" % (shorten(value), name), "Correct the value") from None
 
 
 def check(options):
-    """Check every value against its limits; returns the options.
+    """Check every value against its limits.
+
+    Parameters
+    ----------
+    options : SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+
+    Returns
+    -------
+    The same options.
 
     Raises
     ------
@@ -209,17 +241,32 @@ def check(options):
     for spec in fields(options):
         value, meta = getattr(options, spec.name), spec.metadata
         if meta["choices"] and value not in meta["choices"]:
-            raise InputError(flag(spec.name), "%r is not possible" % (value,),
+            raise InputError(flag(spec.name), "%s is not possible" % shorten(value),
                              "Choose one of " + ", ".join(str(c) for c in meta["choices"]))
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            if not np.isfinite(value):
+            if not math.isfinite(value):
                 raise InputError(flag(spec.name), "%r is not a number" % value, "Give a finite number")
             if meta["low"] is not None and value < meta["low"] or meta["high"] is not None and value > meta["high"]:
                 raise InputError(flag(spec.name), "%g is out of range" % value,
                                  "Give a value from %g to %s %s" % (meta["low"], meta["high"], meta["unit"]))
+        if isinstance(value, str) and not _nameable(value):
+            raise InputError(flag(spec.name), "%s cannot be part of a file's name" % shorten(value),
+                             "Correct the value")
+    star = getattr(options, "star", "a.star")
+    if os.path.basename(star) != star or not star.endswith(".star") or star == ".star":
+        raise InputError("--star", "%s is no bare file name ending in .star" % shorten(star),
+                         "Give a name such as particles.star; --output names the folder")
     if getattr(options, "box", 0) % 2:
         raise InputError("--box", "%d is odd" % options.box, "Give an even box size; %d is next" % (options.box + 1))
     return options
+
+
+def _nameable(text):
+    """Whether the system takes a text as a path: neither null bytes nor half characters."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def to_dict(options):
