@@ -8,11 +8,20 @@ import sys
 from . import __version__, options
 from .errors import InputError, TomoexportError
 
+EXIT_CODES = ("Exit code: 0 all is well; 1 some tilt series failed, the others are finished; 2 nothing could be done: "
+              "wrong input, or every tilt series failed; 130 stopped by hand. `doctor`: 1 if a check fails. "
+              "`check`: 2 if anything would fail.")
+
 
 def parser():
-    """Build the argument parser."""
+    """Build the argument parser.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+    """
     top = argparse.ArgumentParser(prog="tomoexport", description="From aligned tilt series to tomograms and "
-                                  "sub-tomograms. Every verb has its own --help.")
+                                  "sub-tomograms. Every verb has its own --help.", epilog=EXIT_CODES)
     top.add_argument("--version", action="version", version="tomoexport " + __version__)
     top.add_argument("--verbose", action="store_true", help="Say more in the log.")
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
@@ -29,7 +38,18 @@ def parser():
 
 
 def main(arguments=None):
-    """Run the command line; returns the exit code: 0 good, 1 some or all tilt series failed, 2 wrong input."""
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Those of the process if left out.
+
+    Returns
+    -------
+    int
+        See `EXIT_CODES`.
+    """
     top = parser()
     given = top.parse_args(arguments)
     logging.basicConfig(stream=sys.stdout, level=logging.DEBUG if given.verbose else logging.INFO,
@@ -67,17 +87,27 @@ def _act(given, top):
         job = _read_job(given.job)
     else:
         job = {"verb": given.verb, "options": options.to_dict(options.from_arguments(given.verb, given))}
-    return 1 if runner.run(job)["failed"] else 0
+    done = runner.run(job)
+    if done["failed"]:
+        print("error: %d of %d tilt series failed: %s. The others are finished; results/ in the output folder has the "
+              "reasons." % (len(done["failed"]), len(done["results"]), ", ".join(done["failed"])), file=sys.stderr)
+    return 1 if done["failed"] else 0
 
 
 def _read_job(path):
+    """Read a job file and check the kinds of its entries; those of its options are checked with them."""
     try:
         with open(path, encoding="utf-8") as handle:
             job = json.load(handle)
     except OSError as error:
         raise InputError(path, error.strerror or "it cannot be read", "Check the path") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(path, "it is no valid JSON (%s)" % error, "Correct the job file") from None
     if not isinstance(job, dict):
         raise InputError(path, "it holds no JSON object", "Give verb and options")
+    series = job.get("series")
+    if not (series is None or isinstance(series, list) and all(isinstance(name, str) for name in series)):
+        raise InputError(path, "series is %s" % options.shorten(series), "Give a list of names of tilt series")
+    if not isinstance(job.get("collect", False), bool):
+        raise InputError(path, "collect is %s" % options.shorten(job["collect"]), "Give true or false")
     return job

@@ -396,6 +396,13 @@ def test_F37_a_device_of_no_meaning(project, device):
 @pytest.mark.parametrize("text, cause", (
     ("{", "no valid JSON"), ("[]", "no JSON object"), ("{}", "does not exist"), ('{"verb": "fly"}', "verb fly"),
     ('{"verb": "reconstruct", "options": {"pixle": 1}}', "option pixle"),
+    ('{"verb": ["reconstruct"]}', "does not exist"), ('{"verb": "reconstruct", "options": [1]}', "names with values"),
+    ('{"verb": "reconstruct", "options": {"tomograms": null}}', "--tomograms: None is not a text"),
+    ('{"verb": "subtomo", "options": {"box": 1e400}}', "--box: inf is not a whole number"),
+    ('{"verb": "subtomo", "options": {"star": "../p.star"}}', "--star"),
+    ('{"verb": "reconstruct", "series": "TS_01"}', "series is 'TS_01'"),
+    ('{"verb": "reconstruct", "series": [1]}', "series is [1]"),
+    ('{"verb": "reconstruct", "collect": "no"}', "collect is 'no'"), ("[" * 100000, "no valid JSON"),
     ('{"verb": "reconstruct", "options": {}, "tilts": 3}', "unknown entries tilts")))
 def test_job_file(project, capsys, text, cause):
     from tomoexport import cli
@@ -403,6 +410,18 @@ def test_job_file(project, capsys, text, cause):
     path.write_text(text)
     assert cli.main(["run", str(path)]) == 2
     assert_told(capsys.readouterr().err, ("error: ", cause))
+
+
+def test_exit_codes(project):
+    """0 all is well, 1 some tilt series failed, 2 all of them or wrong input."""
+    assert project.cli("reconstruct")[0] == 0
+    os.truncate(project.stack("TS_01"), 5000)
+    code, text = project.cli("reconstruct")
+    assert code == 1
+    assert_told(text, ("error: 1 of 2 tilt series failed: TS_01. The others are finished",))
+    os.truncate(project.stack("TS_02"), 5000)
+    assert project.cli("reconstruct")[0] == 2
+    assert project.cli("reconstruct", pixel_size=0)[0] == 2
 
 
 def test_job_of_one_series_that_fails_leaves_its_reason(project):
