@@ -13,6 +13,7 @@ from tomoexport.tests.locate import displacements
 from tomoexport.tests.shared import need_shared
 
 
+@pytest.mark.shared
 def test_particles_of_the_relion5_reference(tmp_path):
     folder = need_shared("reference", "relion5")
     out = runner.run({"verb": "reconstruct", "options": {
