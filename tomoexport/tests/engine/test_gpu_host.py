@@ -11,6 +11,8 @@ from tomoexport.tests.engine import shim
 from tomoexport.tests.engine.test_subtomo import object_in_a_series
 from tomoexport.tests.engine.test_tomogram import bead, ctf, series
 
+pytestmark = pytest.mark.compiler
+
 
 @pytest.fixture(scope="module")
 def runtime(tmp_path_factory):

@@ -28,7 +28,7 @@ def shim_runtime(tmp_path_factory):
     return shim.ShimRuntime(tmp_path_factory.mktemp("shim"))
 
 
-@pytest.fixture(params=["numpy", "cpu", "cuda-source-on-cpu", "cuda"])
+@pytest.fixture(params=["numpy", "cpu", pytest.param("cuda-source-on-cpu", marks=pytest.mark.compiler), "cuda"])
 def kernels(request, monkeypatch):
     if request.param == "cuda-source-on-cpu":
         if not shim.compiler():
@@ -113,6 +113,7 @@ def nvrtc_library():
     return next(iter(sorted(p for p in places if "builtins" not in p)), None)
 
 
+@pytest.mark.compiler
 def test_cuda_source_compiles_with_nvrtc():
     path = nvrtc_library()
     if path is None:

@@ -82,11 +82,32 @@ def test_normalised_and_inverted(rng):
     assert c.std() > 2.5
 
 
-def test_stack_positions_use_the_ratio_really_applied(rng):
-    stack = prepare_stack(lambda t: rng.standard_normal((101, 90)).astype(np.float32), ["a", "b"], 2.0, 2.61, threads=2)
-    h, w = stack.images.shape[1:]
-    assert np.allclose(stack.position_px(np.zeros(2)), [h // 2, w // 2])
-    assert stack.pixel_size == pytest.approx((2.61, 2.61), rel=0.01)
+def summit(image, near):
+    """Sub-pixel position yx of the Gaussian blob whose peak is the brightest pixel within 5 of ``near``, on 0."""
+    corner = np.rint(near).astype(int) - 5
+    window = image[corner[0]:corner[0] + 11, corner[1]:corner[1] + 11]
+    y, x = corner + np.unravel_index(window.argmax(), window.shape)
+    out = []
+    for place, line in ((y, image[y - 1:y + 2, x]), (x, image[y, x - 1:x + 2])):
+        a, b, c = np.log(line.astype(float))  # a parabola
+        out.append(place + 0.5 * (a - c) / (a - 2 * b + c))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("shape", [(151, 140), (150, 161)])
+@pytest.mark.parametrize("ratio", [1.002, 1.305])
+def test_stack_positions_use_the_ratio_really_applied(shape, ratio):
+    """A blob 40 px off the centre is found where the stack says. A ratio of 1.002 cannot be met in small images."""
+    h, w = shape
+    dy, dx = 39.6, -40.3
+    image = sum(blob(shape, h // 2 + s * dy, w // 2 + s * dx, 5.0) for s in (1, -1))  # two: no plane to be removed
+    stack = prepare_stack(lambda t: image.copy(), ["a", "b"], 2.0, 2.0 * ratio, invert=False, threads=2)
+    told = stack.position_px([dx * 2.0, dy * 2.0])
+    for prepared in stack.images:
+        found = summit(prepared - np.median(prepared), told)
+        assert np.abs(found - told).max() < 0.01
+        nominal = np.array(prepared.shape) // 2 + np.array([dy, dx]) / ratio
+        assert ratio > 1.01 or np.abs(found - nominal).max() > 0.03
 
 
 def test_lengths_windows_and_masks():
