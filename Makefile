@@ -44,6 +44,6 @@ bench:  ## compare with warpylib on this computer (benchmarks/README.md)
 	@$(RUN) python benchmarks/bench_subtomo.py
 	@$(RUN) python benchmarks/bench_tomogram.py
 
-clean:  ## remove the environments, Scipion's folder with the demo project, and what tests left
-	rm -rf .venv .venv38 .venv-engine .scipion .pytest_cache .ruff_cache build dist *.egg-info benchmarks/.peer-venv
+clean:  ## remove the environments, the demo's data, picture and Scipion project, and what tests left
+	rm -rf .venv .venv38 .venv-engine .scipion demo .pytest_cache .ruff_cache build dist *.egg-info benchmarks/.peer-venv
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
