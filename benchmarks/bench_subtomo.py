@@ -22,7 +22,7 @@ import numpy as np
 import scipy.fft
 from common import HERE, alternate, correlation, finish, load, machine, middle, peer_python, run, save, shells, table
 
-from tomoexport.engine.backend import Backend
+from tomoexport.engine.backend import Backend, keep_freed_memory
 from tomoexport.engine.ctf import frequency_grid
 from tomoexport.engine.fourier import sphere
 from tomoexport.engine.phantom import Phantom, chiral_phantom
@@ -32,7 +32,7 @@ from tomoexport.engine.simulate import make_series, project_tilt
 from tomoexport.engine.subtomo import padded_box, plan_subtomos, reconstruct_subtomos
 from tomoexport.engine.weights import envelope
 
-CHUNK = 4  # particles that a thread works on at once
+CHUNK = 1  # particles that a thread works on at once, as in an export
 DIAMETER = 0.8  # of the box
 
 
@@ -47,6 +47,7 @@ def export(data, geometry, ctf, threads, with_ctf=True, repeats=1):
     plan_seconds : float
         Of what a tilt series needs once.
     """
+    keep_freed_memory()  # as every job does
     backend = Backend("cpu", threads=threads)
     pixel, box = geometry.pixel_size, int(data["box"])
     stack = PreparedStack(data["images"], (pixel, pixel), np.zeros(geometry.n_tilts, bool),

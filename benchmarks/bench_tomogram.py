@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from common import HERE, alternate, correlation, finish, load, machine, middle, peer_python, run, save, shells, table
 
-from tomoexport.engine.backend import Backend
+from tomoexport.engine.backend import Backend, keep_freed_memory
 from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.preprocess import prepare_stack
@@ -33,6 +33,7 @@ BLOCK = 64  # voxels: side of the cubes that are compared
 def reconstruct(path, threads, with_ctf=True, halves=False):
     """Our tomogram (and halves) of a data set, and the seconds from images to volumes."""
     data, geometry, ctf = load(path)
+    keep_freed_memory()  # as every job does
     pixel, backend, images = geometry.pixel_size, Backend("cpu", threads=threads), data["images"]
     start = time.perf_counter()
     stack = prepare_stack(lambda t: images[t].copy(), ["image %d" % t for t in range(len(images))], pixel, pixel,
