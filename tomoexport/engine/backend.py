@@ -73,6 +73,15 @@ class Backend:
             return self.xp.cuda.Device(self.device).mem_info[0] + pool.free_bytes()
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
+    def is_out_of_memory(self, error):
+        """Tell whether an exception says that the device's memory is used up."""
+        return self.on_gpu and type(error).__name__ == "OutOfMemoryError"
+
+    def release(self):
+        """Give cached device memory back, so that it can be had in other pieces."""
+        if self.on_gpu:
+            self.xp.get_default_memory_pool().free_all_blocks()
+
     def describe(self):
         """One line for logs."""
         where = "GPU %d" % self.device if self.on_gpu else "CPU, %d threads" % self.threads

@@ -16,11 +16,10 @@ from ..io import mrc, particlestar, subtomostar
 from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
 from . import report
+from .batches import batch_size, run_halving
 from .plan import PROCESS_BYTES, Plan, Problem, state
 from .progress import Progress
 from .series import identity, load, prepare, settings
-
-GPU_SHARE = 0.25  # of the free memory of a GPU that one batch may take
 
 
 def diameter(options):
@@ -148,10 +147,8 @@ def execute(unit, options, backend):
     else:
         general = plan_subtomos(g, series.ctf, options.box, unit.work["padded"], options.pixel_size, backend)
         images_on_device = backend.to_device(stack.images)
-        # One particle per thread on the CPU; as many as fit on a GPU.
-        batch = 1
-        if backend.on_gpu:
-            batch = max(1, int(GPU_SHARE * backend.free_bytes() / _bytes_per_particle(general, g)))
+        needed = _bytes_per_particle(general, g)
+        batch = batch_size(backend, needed)
         patterns, which = np.unique(seen[index], axis=0, return_inverse=True)
         with ThreadPoolExecutor(1 if backend.on_gpu else backend.threads, initializer=backend.activate) as pool:
             tasks = []
@@ -167,7 +164,8 @@ def execute(unit, options, backend):
                     for i, v, c in zip(some, backend.to_host(volumes), backend.to_host(transfer)):
                         store(i, v, c)
 
-                tasks += [pool.submit(work, own[i:i + batch]) for i in range(0, len(own), batch)]
+                tasks += [pool.submit(run_halving, work, own[i:i + batch], backend, needed)
+                          for i in range(0, len(own), batch)]
             for task in tasks:
                 task.result()
     progress.finish()
