@@ -11,8 +11,26 @@ from .errors import InputError
 def option(default, label, help, unit="", low=None, high=None, choices=None, advanced=False, kind=""):
     """A dataclass field that knows how to present and to check itself.
 
-    ``kind`` is 'input' (an existing file), 'output' (a folder) or '' (a plain value); ``low`` and ``high`` are
-    inclusive limits.
+    Parameters
+    ----------
+    default : bool, int, float or str
+        Its type is the option's.
+    label, help : str
+        For forms, and for forms and `--help`.
+    unit : str
+        'A', 'px' or none.
+    low, high : float, optional
+        Limits, inclusive.
+    choices : tuple, optional
+        The only values that are possible.
+    advanced : bool
+        Whether forms hide it at first.
+    kind : {'input', 'output', ''}
+        An existing file, a folder, or a plain value.
+
+    Returns
+    -------
+    dataclasses.Field
     """
     return field(default=default, metadata=dict(label=label, help=help, unit=unit, low=low, high=high,
                                                 choices=choices, advanced=advanced, kind=kind))
@@ -159,7 +177,16 @@ VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtom
 
 
 def flag(name):
-    """Command line spelling of an option's name."""
+    """Command line spelling of an option's name.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    str
+    """
     return "--" + name.replace("_", "-")
 
 
@@ -196,7 +223,17 @@ def from_dict(verb, values):
 
 
 def shorten(value):
-    """A value as errors show it."""
+    """A value as errors show it.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    str
+        At most 60 characters.
+    """
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
@@ -270,12 +307,28 @@ def _nameable(text):
 
 
 def to_dict(options):
-    """Plain values of the options, for JSON."""
+    """Plain values of the options, for JSON.
+
+    Parameters
+    ----------
+    options : SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+
+    Returns
+    -------
+    dict
+    """
     return asdict(options)
 
 
 def add_arguments(parser, cls):
-    """Add one flag per option to an argparse parser."""
+    """Add one flag per option to an argparse parser.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    cls : type
+        Options class.
+    """
     for spec in fields(cls):
         meta = spec.metadata
         text = meta["help"].replace("%", "%%")
@@ -293,11 +346,40 @@ def add_arguments(parser, cls):
 
 
 def from_arguments(verb, namespace):
-    """Options of a verb from parsed command line flags; flags that were not given keep their defaults."""
+    """Options of a verb from parsed command line flags; flags that were not given keep their defaults.
+
+    Parameters
+    ----------
+    verb : str
+        Key of `VERBS`.
+    namespace : argparse.Namespace
+
+    Returns
+    -------
+    SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+
+    Raises
+    ------
+    InputError
+        As `from_dict`.
+    """
     names = [spec.name for spec in fields(VERBS[verb])]
     return from_dict(verb, {n: getattr(namespace, n) for n in names if getattr(namespace, n, None) is not None})
 
 
 def dumps(verb, options, **more):
-    """Text of a job file."""
+    """Text of a job file.
+
+    Parameters
+    ----------
+    verb : str
+        Key of `VERBS`.
+    options : SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+    **more
+        Further entries: ``series``, ``collect``.
+
+    Returns
+    -------
+    str
+    """
     return json.dumps(dict(verb=verb, options=to_dict(options), **more), indent=1, sort_keys=True)

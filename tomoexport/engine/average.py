@@ -70,7 +70,17 @@ class Accumulator:
         return scipy.fft.fftshift(scipy.fft.rfftn(scipy.fft.ifftshift(big)), axes=(0, 1))
 
     def merged(self, other):
-        """Return an accumulator with the particles of both."""
+        """Join two accumulators of the same box.
+
+        Parameters
+        ----------
+        other : Accumulator
+
+        Returns
+        -------
+        Accumulator
+            With the particles of both.
+        """
         out = Accumulator.__new__(Accumulator)
         out.__dict__.update(self.__dict__)
         out.data, out.weight = self.data + other.data, self.weight + other.weight
@@ -78,8 +88,14 @@ class Accumulator:
         return out
 
     def map(self):
-        """Return the average `(box, box, box)` float32: ``sum C V / sum C^2``.
+        """The average, ``sum C V / sum C^2``.
 
+        Returns
+        -------
+        ndarray `(box, box, box)` float32
+
+        Notes
+        -----
         Where the weight is far below the mean of its shell the divisor is held at a thousandth of it.
         """
         shell = np.rint(np.sqrt((self.k ** 2).sum(0))).astype(int)

@@ -15,7 +15,12 @@ log = logging.getLogger(__name__)
 
 
 def available_cores():
-    """Cores that this process may use, as its affinity mask says."""
+    """Cores that this process may use, as its affinity mask says.
+
+    Returns
+    -------
+    int
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -59,22 +64,56 @@ class Backend:
             self.xp.cuda.Device(self.device).use()
 
     def to_device(self, array):
-        """Copy a host array to the device; on the CPU the array itself."""
+        """Copy a host array to the device; on the CPU the array itself.
+
+        Parameters
+        ----------
+        array : ndarray
+
+        Returns
+        -------
+        ndarray or cupy.ndarray
+        """
         return self.xp.asarray(array)
 
     def to_host(self, array):
-        """Copy a device array to the host; on the CPU the array itself."""
+        """Copy a device array to the host; on the CPU the array itself.
+
+        Parameters
+        ----------
+        array : ndarray or cupy.ndarray
+
+        Returns
+        -------
+        ndarray
+        """
         return array.get() if hasattr(array, "get") else array
 
     def free_bytes(self):
-        """Free memory of the device, bytes."""
+        """Free memory of the device.
+
+        Returns
+        -------
+        int
+            Bytes; of a GPU with what CuPy's pool holds unused.
+        """
         if self.on_gpu:
             pool = self.xp.get_default_memory_pool()
             return self.xp.cuda.Device(self.device).mem_info[0] + pool.free_bytes()
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def is_out_of_memory(self, error):
-        """Tell whether an exception says that the device's memory is used up."""
+        """Tell whether an exception says that the device's memory is used up.
+
+        Parameters
+        ----------
+        error : Exception
+
+        Returns
+        -------
+        bool
+            False on the CPU.
+        """
         return self.on_gpu and type(error).__name__ == "OutOfMemoryError"
 
     def release(self):
@@ -83,7 +122,13 @@ class Backend:
             self.xp.get_default_memory_pool().free_all_blocks()
 
     def describe(self):
-        """One line for logs."""
+        """The backend for logs.
+
+        Returns
+        -------
+        str
+            One line.
+        """
         where = "GPU %d" % self.device if self.on_gpu else "CPU, %d threads" % self.threads
         return "%s%s" % (where, " (%s)" % self.why if self.why else "")
 

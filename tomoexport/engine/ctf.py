@@ -14,7 +14,16 @@ from ..errors import InputError
 
 @dataclass(frozen=True)
 class Optics:
-    """Voltage (kV), spherical aberration (mm) and amplitude contrast (fraction) of the microscope.
+    """Optics of the microscope.
+
+    Attributes
+    ----------
+    voltage : float
+        kV.
+    cs : float
+        Spherical aberration, mm.
+    amplitude_contrast : float
+        Fraction.
 
     Raises
     ------
@@ -103,7 +112,16 @@ class Ctf:
         return len(self.defocus_u)
 
     def select(self, mask):
-        """Return the CTFs of the tilts where ``mask`` `(T,)` is true."""
+        """The CTFs of some of the tilts.
+
+        Parameters
+        ----------
+        mask : ndarray `(T,)` of bool, or of indices
+
+        Returns
+        -------
+        Ctf
+        """
         names = ("defocus_u", "defocus_v", "angle", "phase", "bfactor", "scale")
         return replace(self, **{k: getattr(self, k)[mask] for k in names if getattr(self, k) is not None})
 
@@ -138,7 +156,19 @@ class Ctf:
         return gamma / (2 * np.pi), -0.5 * lam * k2
 
     def values(self, kx, ky, depth_shift=0.0):
-        """CTF without envelope. Frequencies `(...)` in 1/A; returns `(T, ...)`."""
+        """CTF without envelope, ``-sin(gamma)``.
+
+        Parameters
+        ----------
+        kx, ky : ndarray, broadcastable to `(...)`
+            Spatial frequency, 1/A, in the image frame.
+        depth_shift : float or ndarray `(T,)`
+            Angstrom added to the defocus.
+
+        Returns
+        -------
+        ndarray `(T, ...)`
+        """
         a, _ = self.coefficients(kx, ky, depth_shift)
         return -np.sin(2 * np.pi * a)
 

@@ -7,7 +7,16 @@ from ..errors import InputError
 
 
 def fast_even(n):
-    """Smallest even length not below ``n`` whose transform is fast (no prime factor above 5)."""
+    """Smallest even length not below a number whose transform is fast: no prime factor above 5.
+
+    Parameters
+    ----------
+    n : int or float
+
+    Returns
+    -------
+    int
+    """
     n = int(np.ceil(n / 2))
     while _largest_factor(n) > 5:
         n += 1
@@ -71,6 +80,8 @@ def fourier_rescale(image, ratio, fft=scipy.fft):
         Should fall off to 0 at its edges.
     ratio : float
         Output over input pixel size, at least 1.
+    fft : module
+        With the functions of scipy.fft.
 
     Returns
     -------
@@ -109,7 +120,20 @@ def fourier_rescale(image, ratio, fft=scipy.fft):
 
 
 def centre_crop(array, size, axes):
-    """Central part of the named axes, index N//2 staying the centre."""
+    """Central part of the named axes, index N//2 staying the centre.
+
+    Parameters
+    ----------
+    array : ndarray
+    size : int
+        Extent along each of the axes, not above the array's.
+    axes : tuple of int
+
+    Returns
+    -------
+    ndarray
+        A view.
+    """
     index = [slice(None)] * array.ndim
     for axis in axes:
         start = array.shape[axis] // 2 - size // 2
@@ -118,7 +142,18 @@ def centre_crop(array, size, axes):
 
 
 def centre_phase(n):
-    """Phase that moves the origin of an rfft2 from pixel 0 to pixel n//2, n even; `(n, n//2+1)` float32, +1 or -1."""
+    """Phase that moves the origin of an rfft2 from pixel 0 to pixel n//2.
+
+    Parameters
+    ----------
+    n : int
+        Side of the image, even.
+
+    Returns
+    -------
+    ndarray `(n, n//2+1)` float32
+        +1 or -1.
+    """
     return np.where((np.arange(n)[:, None] + np.arange(n // 2 + 1)) % 2, -1, 1).astype(np.float32)
 
 
@@ -154,6 +189,7 @@ def sphere(n, radius, edge=0.0, dtype=np.float32):
         Voxels: where the mask starts to fall.
     edge : float
         Voxels: width of the raised-cosine edge; 0 is hard.
+    dtype : numpy dtype
 
     Returns
     -------
@@ -167,7 +203,19 @@ def sphere(n, radius, edge=0.0, dtype=np.float32):
 
 
 def taper(n, width):
-    """Window of ``n`` samples that rises from 0 by a raised cosine over ``width`` samples at both ends."""
+    """Window that rises from 0 by a raised cosine at both ends.
+
+    Parameters
+    ----------
+    n : int
+        Samples.
+    width : float
+        Samples of each rise.
+
+    Returns
+    -------
+    ndarray `(n,)` float32
+    """
     distance = np.minimum(np.arange(n), np.arange(n)[::-1]) + 0.5
     return (0.5 - 0.5 * np.cos(np.pi * np.clip(distance / max(width, 1e-9), 0, 1))).astype(np.float32)
 

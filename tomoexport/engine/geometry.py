@@ -23,17 +23,47 @@ from ..errors import InputError
 
 
 def rotation_x(angle):
-    """Active right-handed rotation about x. ``angle``: `(...)` degrees; returns `(..., 3, 3)`."""
+    """Active right-handed rotation about x.
+
+    Parameters
+    ----------
+    angle : ndarray `(...)`
+        Degrees.
+
+    Returns
+    -------
+    ndarray `(..., 3, 3)`
+    """
     return _rotation(angle, 1, 2)
 
 
 def rotation_y(angle):
-    """Active right-handed rotation about y. ``angle``: `(...)` degrees; returns `(..., 3, 3)`."""
+    """Active right-handed rotation about y.
+
+    Parameters
+    ----------
+    angle : ndarray `(...)`
+        Degrees.
+
+    Returns
+    -------
+    ndarray `(..., 3, 3)`
+    """
     return _rotation(angle, 2, 0)
 
 
 def rotation_z(angle):
-    """Active right-handed rotation about z. ``angle``: `(...)` degrees; returns `(..., 3, 3)`."""
+    """Active right-handed rotation about z.
+
+    Parameters
+    ----------
+    angle : ndarray `(...)`
+        Degrees.
+
+    Returns
+    -------
+    ndarray `(..., 3, 3)`
+    """
     return _rotation(angle, 0, 1)
 
 
@@ -196,7 +226,22 @@ class TiltSeriesGeometry:
         return self.magnification @ self.rotation[:, :2]
 
     def select(self, mask):
-        """Return the series with only the tilts where ``mask`` `(T,)` is true (or in the order of an index)."""
+        """The series with some of its tilts only.
+
+        Parameters
+        ----------
+        mask : ndarray `(T,)` of bool, or of indices
+            Indices also set the order.
+
+        Returns
+        -------
+        TiltSeriesGeometry
+
+        Raises
+        ------
+        InputError
+            If no tilt is left.
+        """
         index = np.arange(self.n_tilts)[mask]
         if len(index) == 0:
             raise InputError(self.ts_id, "no tilt is left", "Include at least one view that has data and a CTF")
@@ -204,7 +249,22 @@ class TiltSeriesGeometry:
                                 ("tilt", "axis", "shift", "dose", "acq_order", "used", "xtilt", "magnification")})
 
     def replace(self, **changes):
-        """Return a copy in which the named fields are other ones."""
+        """The series with other values of the named fields.
+
+        Parameters
+        ----------
+        **changes
+            Field names and values.
+
+        Returns
+        -------
+        TiltSeriesGeometry
+
+        Raises
+        ------
+        InputError
+            As the class.
+        """
         return replace(self, **changes)
 
     def project(self, points, rotations=None):

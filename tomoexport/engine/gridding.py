@@ -12,12 +12,35 @@ PRECISION = 1024  # table entries per cell, linear between
 
 
 def grid_size(box, oversampling=OVERSAMPLING):
-    """Side of the Fourier grid for a box: even, quick to transform, at least the box times the oversampling."""
+    """Side of the Fourier grid for a box: even, quick to transform.
+
+    Parameters
+    ----------
+    box : int
+        Side of the box.
+    oversampling : float
+        Smallest ratio of grid to box.
+
+    Returns
+    -------
+    int
+    """
     return fast_even(box * oversampling)
 
 
 def beta(width, oversampling):
     """Shape of the kernel.
+
+    Parameters
+    ----------
+    width : int
+        Kernel width W, cells.
+    oversampling : float
+        Ratio a of grid to box.
+
+    Returns
+    -------
+    float
 
     Notes
     -----

@@ -80,18 +80,43 @@ class ParticleSet:
         return len(self.position)
 
     def select(self, index):
-        """Return the particles at ``index`` (mask or indices)."""
+        """Some of the particles.
+
+        Parameters
+        ----------
+        index : ndarray `(N,)` of bool, or of indices
+
+        Returns
+        -------
+        ParticleSet
+        """
         index = np.arange(len(self))[index]
         return ParticleSet(self.position[index], self.rotation[index], self.ts[index], self.ts_ids,
                            tuple(self.uid[i] for i in index),
                            {k: [v[i] for i in index] for k, v in self.extra.items()}, self.oriented)
 
     def in_series(self, ts_id):
-        """Return the particles of one tilt series; none if it is unknown."""
+        """The particles of one tilt series.
+
+        Parameters
+        ----------
+        ts_id : str
+
+        Returns
+        -------
+        ParticleSet
+            Empty if the name is unknown.
+        """
         if ts_id not in self.ts_ids:
             return self.select(np.zeros(len(self), bool))
         return self.select(self.ts == self.ts_ids.index(ts_id))
 
     def names(self):
-        """Return the tilt series name of each particle, a list of N str."""
+        """The tilt series of each particle.
+
+        Returns
+        -------
+        list of str
+            N names.
+        """
         return [self.ts_ids[i] for i in self.ts]

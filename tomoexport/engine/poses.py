@@ -48,7 +48,18 @@ def zyz_from_matrix(matrix):
 
 
 def is_rotation(matrix, tolerance=1e-3):
-    """Tell which matrices `(..., 3, 3)` are proper rotations; returns `(...)` of bool."""
+    """Tell which matrices are proper rotations.
+
+    Parameters
+    ----------
+    matrix : ndarray `(..., 3, 3)`
+    tolerance : float
+        Largest deviation of ``M M^T`` from 1.
+
+    Returns
+    -------
+    ndarray `(...)` of bool
+    """
     m = np.asarray(matrix, np.float64)
     error = np.abs(m @ np.swapaxes(m, -1, -2) - np.eye(3)).max(axis=(-1, -2))
     with np.errstate(invalid="ignore"):

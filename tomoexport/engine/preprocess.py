@@ -34,16 +34,37 @@ class PreparedStack:
     filled: np.ndarray
 
     def position_px(self, xy):
-        """Turn angstrom from the image centre `(..., 2)` xy into pixels from the corner `(..., 2)` yx."""
+        """Pixels of points in the prepared images.
+
+        Parameters
+        ----------
+        xy : ndarray `(..., 2)`
+            Angstrom from the image centre, xy.
+
+        Returns
+        -------
+        ndarray `(..., 2)`
+            Pixels from the corner, yx.
+        """
         h, w = self.images.shape[1:]
         xy = np.asarray(xy, np.float64)
         return np.stack([xy[..., 1] / self.pixel_size[0] + h // 2, xy[..., 0] / self.pixel_size[1] + w // 2], -1)
 
 
 def remove_plane(image, sums=None):
-    """Subtract the least-squares plane from an image `(h, w)` float32, in place; returns the image.
+    """Subtract the least-squares plane from an image.
 
-    ``sums`` are the image's `line_sums`, if they are known.
+    Parameters
+    ----------
+    image : ndarray `(h, w)` float32
+        Changed in place.
+    sums : tuple, optional
+        The image's `line_sums`, if they are known.
+
+    Returns
+    -------
+    ndarray `(h, w)` float32
+        The image.
     """
     h, w = image.shape
     rows, columns = line_sums(image) if sums is None else sums
@@ -59,7 +80,17 @@ def remove_plane(image, sums=None):
 
 
 def line_sums(image):
-    """Sums of an image `(h, w)` along its rows `(h,)` and columns `(w,)`, float64; not finite if a pixel is not."""
+    """Sums of an image along its rows and columns; not finite if a pixel is not.
+
+    Parameters
+    ----------
+    image : ndarray `(h, w)` float32
+
+    Returns
+    -------
+    rows : ndarray `(h,)` float64
+    columns : ndarray `(w,)` float64
+    """
     h, w = image.shape
     # Matrix products take a third of the time of sums; pieces of a row lose nothing in single precision.
     with np.errstate(invalid="ignore", over="ignore"):
@@ -70,7 +101,15 @@ def line_sums(image):
 
 
 def apply_taper(image, width):
-    """Let an image fall off to 0 at its four edges, in place, over ``width`` pixels."""
+    """Let an image fall off to 0 at its four edges, see `taper`.
+
+    Parameters
+    ----------
+    image : ndarray `(h, w)` float32
+        Changed in place.
+    width : float
+        Pixels.
+    """
     for side, view in ((image.shape[0], image), (image.shape[1], image.T)):
         window, n = taper(side, width)[:, None], min(int(np.ceil(width)) + 1, side // 2)
         view[:n] *= window[:n]
@@ -175,7 +214,19 @@ def _is_extreme(scale, image):
 
 
 def rescaled_shape(shape, ratio):
-    """Height and width of an image after `fourier_rescale`, about; `shape` is (h, w)."""
+    """Shape of an image after `fourier_rescale`, to a few pixels.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width.
+    ratio : float
+        Output over input pixel size.
+
+    Returns
+    -------
+    (int, int)
+    """
     return tuple(2 * int(np.ceil(n / ratio / 2)) for n in shape) if abs(ratio - 1) > 1e-6 else tuple(shape)
 
 

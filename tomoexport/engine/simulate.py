@@ -41,6 +41,11 @@ def dose_decay(dose, k):
     k : ndarray
         1/A.
 
+    Returns
+    -------
+    ndarray
+        Shape of `k`.
+
     Notes
     -----
     Grant and Grigorieff, eLife 4 (2015) e06980: ``exp(-dose / (2 (0.245 k^-1.665 + 2.81)))``.

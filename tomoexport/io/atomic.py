@@ -47,12 +47,25 @@ def _sync(path):
 
 
 def write_text(path, text):
-    """Write a text file, atomically; undecodable bytes of file names are kept as they came in."""
+    """Write a text file, atomically; undecodable bytes of file names are kept as they came in.
+
+    Parameters
+    ----------
+    path : str
+    text : str
+    """
     with staged(path) as temp:
         with open(temp, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as handle:
             handle.write(text)
 
 
 def write_json(path, obj):
-    """Write a JSON file, atomically, the same object always giving the same bytes."""
+    """Write a JSON file, atomically, the same object always giving the same bytes.
+
+    Parameters
+    ----------
+    path : str
+    obj : object
+        Plain values, of which no number may be NaN or infinite.
+    """
     write_text(path, json.dumps(obj, indent=1, sort_keys=True, allow_nan=False) + "\n")

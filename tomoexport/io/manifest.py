@@ -57,11 +57,30 @@ class Manifest:
         self.folder = os.fspath(folder)
 
     def path(self, unit):
-        """Return the path of a unit's record."""
+        """Where the record of a unit is.
+
+        Parameters
+        ----------
+        unit : str
+
+        Returns
+        -------
+        str
+        """
         return os.path.join(self.folder, _FOLDER, safe_stem(unit) + ".json")
 
     def done(self, unit, fingerprint):
-        """Tell whether a unit was completed with this fingerprint and all its outputs are there in their sizes."""
+        """Tell whether a unit was completed with this fingerprint and all its outputs are there in their sizes.
+
+        Parameters
+        ----------
+        unit : str
+        fingerprint : str
+
+        Returns
+        -------
+        bool
+        """
         try:
             with open(self.path(unit), encoding="utf-8") as handle:
                 record = json.load(handle)
@@ -96,6 +115,10 @@ def lock(folder, unit=""):
     folder : str
     unit : str
         By default the whole folder.
+
+    Yields
+    ------
+    None
 
     Raises
     ------

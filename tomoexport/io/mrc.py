@@ -102,7 +102,12 @@ def _unsigned_bytes(header):
 
 
 class Stack:
-    """Images of an open MRC file; made by `open_stack`, closed by `close` or as a context manager."""
+    """Images of an open MRC file; made by `open_stack`, closed by `close` or as a context manager.
+
+    Parameters
+    ----------
+    header : Header
+    """
 
     def __init__(self, header):
         self.header = header
@@ -112,7 +117,17 @@ class Stack:
         return self.header.shape[0]
 
     def read(self, index):
-        """Return section ``index``, counted from 0, as a float32 copy `(ny, nx)`.
+        """Read one section.
+
+        Parameters
+        ----------
+        index : int
+            Counted from 0.
+
+        Returns
+        -------
+        ndarray `(ny, nx)` float32
+            A copy.
 
         Raises
         ------
@@ -136,7 +151,21 @@ class Stack:
 
 
 def open_stack(path):
-    """Open an MRC file for reading section by section; errors are those of `read_header`. Returns `Stack`."""
+    """Open an MRC file for reading section by section.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    Stack
+
+    Raises
+    ------
+    InputError
+        As `read_header`.
+    """
     return Stack(read_header(path))
 
 

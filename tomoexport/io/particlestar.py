@@ -81,7 +81,22 @@ def particle_table(path):
 
 
 def dialect(path):
-    """Return the dialect of a particle STAR file, one of the names in the head of this module."""
+    """Tell the dialect of a particle STAR file.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    str
+        One of the names in the head of this module.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
     return _dialect(*particle_table(path))
 
 
@@ -94,7 +109,17 @@ def _dialect(table, optics):
 
 
 def image_pixel_size(table):
-    """Angstrom per pixel of the images of each particle, ndarray `(N,)`; None if the table does not tell."""
+    """Pixel size of the images of each particle.
+
+    Parameters
+    ----------
+    table : star.Table
+
+    Returns
+    -------
+    ndarray `(N,)` or None
+        Angstrom; None if the table does not tell.
+    """
     if table.has("rlnPixelSize"):
         return table.float("rlnPixelSize")
     if table.has("rlnDetectorPixelSize", "rlnMagnification"):
@@ -103,7 +128,24 @@ def image_pixel_size(table):
 
 
 def vectors(table, columns, default=None):
-    """Three columns as ndarray `(N, 3)`."""
+    """Three columns of a table side by side.
+
+    Parameters
+    ----------
+    table : star.Table
+    columns : sequence of str
+    default : float, optional
+        Value of columns that are not there.
+
+    Returns
+    -------
+    ndarray `(N, 3)`
+
+    Raises
+    ------
+    InputError
+        If a column is not there and has no default.
+    """
     return np.stack([table.float(column, default) for column in columns], axis=1)
 
 
@@ -120,6 +162,11 @@ def origins(table, pixel_size=None):
     -------
     ndarray `(N, 3)`
         Angstrom, in the frame of the box; its centre is the particle's plus this.
+
+    Raises
+    ------
+    InputError
+        If offsets are in pixels of unknown size.
     """
     angst = [column + "Angst" for column in ORIGIN]
     if any(map(table.has, angst)):
@@ -139,6 +186,10 @@ _PIXEL_REMEDY = "Give the pixel size of the coordinates, A"
 def rotations(table):
     """Orientations of the particles.
 
+    Parameters
+    ----------
+    table : star.Table
+
     Returns
     -------
     box : ndarray `(N, 3, 3)`
@@ -151,7 +202,16 @@ def rotations(table):
 
 
 def bare_name(name):
-    """Strip folder, extension and pixel size from the name of a tomogram: ``rec/TS_1_10.00Apx.mrc`` to ``TS_1``."""
+    """Strip folder, extension and pixel size from the name of a tomogram: ``rec/TS_1_10.00Apx.mrc`` to ``TS_1``.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    str
+    """
     bare = os.path.basename(name)
     while _SUFFIX.search(bare):
         bare = _SUFFIX.sub("", bare)
@@ -243,7 +303,22 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
 
 
 def tomogram_names(table):
-    """Return the name of each particle's tomogram as the table gives it, a list of N str."""
+    """The tomogram of each particle, as the table names it.
+
+    Parameters
+    ----------
+    table : star.Table
+
+    Returns
+    -------
+    list of str
+        N names.
+
+    Raises
+    ------
+    InputError
+        If no column names them.
+    """
     column = next(filter(table.has, _NAMES), None)
     if column is None:
         raise InputError(table.where(), "no column names the tomograms: neither %s nor %s" % _NAMES,
@@ -252,7 +327,18 @@ def tomogram_names(table):
 
 
 def particle_names(table, names):
-    """Return the unique names of the particles, by default their number in the tilt series ``names`` of each."""
+    """Unique names of the particles: rlnTomoParticleName, else their number in the tilt series.
+
+    Parameters
+    ----------
+    table : star.Table
+    names : list of str
+        Tilt series of each particle.
+
+    Returns
+    -------
+    list of str
+    """
     if table.has("rlnTomoParticleName"):
         return table.text("rlnTomoParticleName")
     counts = dict.fromkeys(names, 0)

@@ -33,7 +33,16 @@ def safe_stem(name):
 
 
 def relative_to(path, start):
-    """Return ``path`` relative to the folder ``start``, with forward slashes."""
+    """A path as seen from a folder, with forward slashes.
+
+    Parameters
+    ----------
+    path, start : str
+
+    Returns
+    -------
+    str
+    """
     return os.path.relpath(path, start).replace(os.sep, "/")
 
 

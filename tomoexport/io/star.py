@@ -44,7 +44,25 @@ class Table:
 
     @classmethod
     def from_columns(cls, name, columns, is_list=False):
-        """Make a table of ``columns``, a dict of label to sequence of N values (numbers, bool or str)."""
+        """Make a table of columns.
+
+        Parameters
+        ----------
+        name : str
+        columns : dict of str to sequence
+            Labels, and N values each: numbers, bool or str.
+        is_list : bool
+            One row, written without ``loop_``.
+
+        Returns
+        -------
+        Table
+
+        Raises
+        ------
+        ValueError
+            If lengths differ.
+        """
         texts = [[as_text(v) for v in (values.tolist() if isinstance(values, np.ndarray) else values)]
                  for values in columns.values()]
         if len({len(values) for values in texts}) > 1:
@@ -55,34 +73,78 @@ class Table:
         return len(self.rows)
 
     def select(self, rows):
-        """Return a table of the rows at these indices."""
+        """The table with some of its rows.
+
+        Parameters
+        ----------
+        rows : sequence of int
+
+        Returns
+        -------
+        Table
+        """
         return Table(self.name, self.columns, [self.rows[i] for i in rows], self.is_list, self._path,
                      [self._lines[i] for i in rows] if len(self._lines) else ())
 
     def extended(self, columns, rows):
-        """Return a table with more ``columns``, of which ``rows`` holds the N rows of text."""
+        """The table with more columns.
+
+        Parameters
+        ----------
+        columns : list of str
+            Their labels.
+        rows : list of list of str
+            Their N rows.
+
+        Returns
+        -------
+        Table
+        """
         return Table(self.name, self.columns + columns, [old + new for old, new in zip(self.rows, rows)], self.is_list,
                      self._path, self._lines)
 
     def has(self, *columns):
-        """Tell whether all these columns are there."""
+        """Tell whether all these columns are there.
+
+        Parameters
+        ----------
+        *columns : str
+
+        Returns
+        -------
+        bool
+        """
         return all(column in self.columns for column in columns)
 
     def where(self, row=None):
-        """Name the table, or one row of it, for a message."""
+        """Name the table, or one row of it, for a message.
+
+        Parameters
+        ----------
+        row : int, optional
+            Counted from 0.
+
+        Returns
+        -------
+        str
+        """
         if row is not None and len(self._lines):
             return "%s:%d" % (self._path, self._lines[row])
         place = "%s, data_%s" % (self._path, self.name) if self._path else "data_%s" % self.name
         return place if row is None or self.is_list else "%s, row %d" % (place, row + 1)
 
     def text(self, column, default=None):
-        """Return a column as a list of N str.
+        """A column as text.
 
         Parameters
         ----------
         column : str
         default : str, optional
             Value of all rows if there is no such column.
+
+        Returns
+        -------
+        list of str
 
         Raises
         ------
@@ -98,18 +160,65 @@ class Table:
         return [default] * len(self)
 
     def float(self, column, default=None):
-        """Return a column as ndarray `(N,)` of float64.
+        """A column of numbers.
 
-        NaN, infinities and, as NaN, fields without a value (empty, ``None``, ``<NA>``) pass. As `text` otherwise.
+        NaN, infinities and, as NaN, fields without a value (empty, ``None``, ``<NA>``) pass.
+
+        Parameters
+        ----------
+        column : str
+        default : float, optional
+            Value of all rows if there is no such column.
+
+        Returns
+        -------
+        ndarray `(N,)` float64
+
+        Raises
+        ------
+        InputError
+            If there is no such column and no default, or a value is no number.
         """
         return self._typed(column, default, np.float64, _number, "a number")
 
     def int(self, column, default=None):
-        """Return a column as ndarray `(N,)` of int64; ``2.0`` passes, ``2.5`` does not. As `text` otherwise."""
+        """A column of whole numbers; ``2.0`` passes, ``2.5`` does not.
+
+        Parameters
+        ----------
+        column : str
+        default : int, optional
+            Value of all rows if there is no such column.
+
+        Returns
+        -------
+        ndarray `(N,)` int64
+
+        Raises
+        ------
+        InputError
+            If there is no such column and no default, or a value is no whole number.
+        """
         return self._typed(column, default, np.int64, _integer, "an integer")
 
     def bool(self, column, default=None):
-        """Return a column of 0 and 1 as ndarray `(N,)` of bool. As `text` otherwise."""
+        """A column of 0 and 1.
+
+        Parameters
+        ----------
+        column : str
+        default : bool, optional
+            Value of all rows if there is no such column.
+
+        Returns
+        -------
+        ndarray `(N,)` of bool
+
+        Raises
+        ------
+        InputError
+            If there is no such column and no default, or a value is neither.
+        """
         return self._typed(column, default, bool, _truth, "0 or 1")
 
     def _typed(self, column, default, dtype, convert, wanted):
@@ -172,6 +281,14 @@ class StarFile:
     def table(self, name):
         """Return the table of this name.
 
+        Parameters
+        ----------
+        name : str
+
+        Returns
+        -------
+        Table
+
         Raises
         ------
         InputError
@@ -183,7 +300,16 @@ class StarFile:
         return self._tables[name]
 
     def find(self, *names):
-        """Return the first table that has one of these names, or None."""
+        """The first table that has one of these names.
+
+        Parameters
+        ----------
+        *names : str
+
+        Returns
+        -------
+        Table or None
+        """
         return next((self._tables[name] for name in names if name in self._tables), None)
 
 
@@ -355,7 +481,16 @@ def _is_masked(text):
 
 
 def as_text(value):
-    """Text of a value: floats exact and with a point or exponent, bool as 0 or 1, str as it is."""
+    """Text of a value: floats exact and with a point or exponent, bool as 0 or 1, str as it is.
+
+    Parameters
+    ----------
+    value : str, bool, int or float
+
+    Returns
+    -------
+    str
+    """
     if isinstance(value, str):
         return value
     if isinstance(value, (bool, np.bool_)):

@@ -62,7 +62,22 @@ class TiltSeries:
         return self.geometry.ts_id
 
     def select(self, mask):
-        """Return the series with only the tilts where ``mask`` `(T,)` is true (or in the order of an index)."""
+        """The series with some of its tilts only.
+
+        Parameters
+        ----------
+        mask : ndarray `(T,)` of bool, or of indices
+            Indices also set the order.
+
+        Returns
+        -------
+        TiltSeries
+
+        Raises
+        ------
+        InputError
+            If no tilt is left.
+        """
         index = np.arange(self.geometry.n_tilts)[mask]
         pick = lambda values: None if values is None else tuple(values[i] for i in index)  # noqa: E731
         return replace(self, geometry=self.geometry.select(index), ctf=self.ctf and self.ctf.select(index),

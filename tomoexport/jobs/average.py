@@ -21,7 +21,24 @@ PIECES = 4  # per half; fixed, so that the sums do not depend on the number of t
 
 
 def plan(options, only=None):
-    """Plan the average; see `plan.Plan`."""
+    """Plan the average.
+
+    Parameters
+    ----------
+    options : AverageOptions
+    only : list of str, optional
+        Not used: there is one unit.
+
+    Returns
+    -------
+    plan.Plan
+        One unit, 'average'.
+
+    Raises
+    ------
+    InputError
+        If no table is named or it cannot be read; damaged or missing volumes are problems of the plan.
+    """
     if not options.particles:
         raise InputError("--particles", "no file is given", "Name the STAR file of an export")
     particles, images, ctfs, pixel_size, box = subtomostar.read_subtomos(options.particles)
@@ -71,7 +88,18 @@ def _damaged(paths, shape, table):
 
 
 def halves(particles):
-    """Half set of each particle, 0 or 1: rlnRandomSubset where the table has it for all, else every second one."""
+    """Half set of each particle: rlnRandomSubset where the table has it for all, else every second one.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+        N particles.
+
+    Returns
+    -------
+    ndarray `(N,)` of int
+        0 or 1.
+    """
     subset = particles.extra.get("rlnRandomSubset")
     if subset and set(subset) == {"1", "2"}:
         return np.array([int(s) - 1 for s in subset])
@@ -79,7 +107,26 @@ def halves(particles):
 
 
 def execute(unit, options, backend):
-    """Average; returns the result as a dict of plain values."""
+    """Average the particles, and write maps, FSC and figures.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : AverageOptions
+    backend : Backend
+        Only its CPU threads are used.
+
+    Returns
+    -------
+    dict
+        Plain values: paths of ``average``, ``half1``, ``half2``; ``resolution_0143`` and ``resolution_05`` in A;
+        ``curves`` (FSC per shell) over ``frequency`` in 1/A; ``files``.
+
+    Raises
+    ------
+    InputError
+        If a volume cannot be read, is damaged or has another size.
+    """
     particles, images, ctfs = unit.work["particles"], unit.work["images"], unit.work["ctfs"]
     pixel_size, box = unit.work["pixel_size"], unit.work["box"]
     half = halves(particles)
@@ -136,5 +183,17 @@ def _read(path, shape):
 
 
 def collect(options, results):
-    """Nothing is left to do after the one unit."""
+    """Name the average and its resolution; nothing is left to do after the one unit.
+
+    Parameters
+    ----------
+    options : AverageOptions
+    results : list of dict
+        As `execute` returned them.
+
+    Returns
+    -------
+    dict
+        ``average`` (path), ``resolution_0143`` and ``resolution_05`` (A).
+    """
     return {k: results[0][k] for k in ("average", "resolution_0143", "resolution_05") if k in results[0]}

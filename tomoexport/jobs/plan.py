@@ -60,7 +60,13 @@ class Unit:
     inputs: dict = field(default_factory=dict)
 
     def check_inputs(self):
-        """Raise an error if a file is not the one that was planned with."""
+        """See that the files are those that were planned with.
+
+        Raises
+        ------
+        UnitError
+            If one has been removed or has changed.
+        """
         for path, planned in self.inputs.items():
             if not os.path.exists(path):
                 raise UnitError(path, "it has been removed since the work was planned", "Bring it back and run again")
@@ -69,7 +75,17 @@ class Unit:
 
 
 def state(path):
-    """Size and time of the last change of a file: enough to tell whether it is still the same."""
+    """What tells whether a file is still the same.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    list of int
+        Size in bytes, time of the last change in nanoseconds.
+    """
     stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns]
 
@@ -97,7 +113,13 @@ class Plan:
     memory_bytes: int = 0
 
     def raise_errors(self):
-        """Raise the errors, all of them in one InputError."""
+        """Raise the problems that stop everything, if there are any.
+
+        Raises
+        ------
+        InputError
+            All of them in one.
+        """
         errors = [p for p in self.problems if p.severity == "error"]
         if errors:
             first = errors[0]
@@ -106,7 +128,13 @@ class Plan:
             raise InputError(first.item, first.cause + more, first.remedy)
 
     def lines(self):
-        """The plan as text, a line per series and per problem."""
+        """The plan for people.
+
+        Returns
+        -------
+        list of str
+            A line per series and per problem, then disk and memory.
+        """
         out = []
         for unit in self.units:
             if unit.error:
@@ -122,7 +150,18 @@ class Plan:
 
 
 def size(n):
-    """Bytes for people."""
+    """A number of bytes for people.
+
+    Parameters
+    ----------
+    n : int or float
+        Bytes.
+
+    Returns
+    -------
+    str
+        Three digits and a decimal unit, such as ``1.23 GB``.
+    """
     for unit in ("B", "kB", "MB", "GB"):
         if n < 1000:
             return "%.3g %s" % (n, unit)

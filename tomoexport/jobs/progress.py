@@ -53,7 +53,17 @@ class Progress:
 
 
 def clock(seconds):
-    """Seconds as 1:02:03 or 2:03."""
+    """A duration for people.
+
+    Parameters
+    ----------
+    seconds : float
+
+    Returns
+    -------
+    str
+        As 1:02:03 or 2:03.
+    """
     seconds = int(round(seconds))
     hours, rest = divmod(seconds, 3600)
     return "%d:%02d:%02d" % (hours, rest // 60, rest % 60) if hours else "%d:%02d" % divmod(rest, 60)

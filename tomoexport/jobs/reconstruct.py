@@ -21,7 +21,24 @@ LABEL = "tomoexport reconstruct"
 
 
 def plan(options, only=None):
-    """Plan the tomograms; see `plan.Plan`."""
+    """Plan the tomograms.
+
+    Parameters
+    ----------
+    options : ReconstructOptions
+    only : list of str, optional
+        Names of the tilt series asked for; all by default.
+
+    Returns
+    -------
+    plan.Plan
+        A unit per tilt series.
+
+    Raises
+    ------
+    InputError
+        If the table of tomograms is not named or cannot be read.
+    """
     _, units, problems = load(options, options.ctf != "none", only)
     out = Plan("reconstruct", options, units, problems)
     for unit in units:
@@ -49,7 +66,17 @@ def plan(options, only=None):
 
 
 def sized(series, options):
-    """Return the series with the tomogram dimensions that the options ask for."""
+    """The series with the tomogram dimensions that the options ask for.
+
+    Parameters
+    ----------
+    series : TiltSeries
+    options : ReconstructOptions
+
+    Returns
+    -------
+    TiltSeries
+    """
     g = series.geometry
     wanted = (options.size_x, options.size_y, options.size_z)
     extent = tuple(n * g.pixel_size if n else s for n, s in zip(wanted, g.volume_size))
@@ -57,7 +84,18 @@ def sized(series, options):
 
 
 def outputs(unit, options):
-    """Paths of a unit's tomograms: whole, and odd and even if asked for."""
+    """Where the tomograms of a unit go.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : ReconstructOptions
+
+    Returns
+    -------
+    dict of str to str
+        Path of ``tomogram``, and of ``odd`` and ``even`` if asked for.
+    """
     folder = os.path.join(options.output, "reconstruction")
     name = "%s_%.2fApx.mrc" % (safe_stem(unit.name), options.pixel_size)
     out = {"tomogram": os.path.join(folder, name)}
@@ -67,7 +105,25 @@ def outputs(unit, options):
 
 
 def execute(unit, options, backend):
-    """Reconstruct one tilt series; returns its result as a dict of plain values."""
+    """Reconstruct one tilt series, and write its tomograms and figure.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : ReconstructOptions
+    backend : Backend
+
+    Returns
+    -------
+    dict
+        Plain values: paths as `outputs`, ``pixel_size`` (A), ``centre`` (where the tomogram centre is, voxels xyz),
+        ``shape`` (zyx), ``tilts``, ``notes``, ``files``.
+
+    Raises
+    ------
+    UnitError
+        If images cannot be used.
+    """
     stack, series, notes = prepare(unit.series, options, options.normalize, backend,
                                    Progress(unit.name + " reading", unit.series.geometry.n_tilts, "tilts"))
     g = series.geometry
@@ -94,12 +150,32 @@ def execute(unit, options, backend):
 
 
 def write_volume(path, volume, pixel_size):
-    """Write a tomogram slab by slab, so that no second copy of it is in memory."""
+    """Write a tomogram slab by slab, so that no second copy of it is in memory.
+
+    Parameters
+    ----------
+    path : str
+    volume : ndarray `(nz, ny, nx)` float32
+    pixel_size : float
+        Angstrom.
+    """
     with mrc.VolumeWriter(path, volume.shape, pixel_size, label=LABEL) as writer:
         for z in range(0, len(volume), 16):
             writer.put(z, np.ascontiguousarray(volume[z:z + 16]))
 
 
 def collect(options, results):
-    """Summarise the results of all units."""
+    """Summarise the results of all units.
+
+    Parameters
+    ----------
+    options : ReconstructOptions
+    results : list of dict
+        As `execute` returned them.
+
+    Returns
+    -------
+    dict
+        ``tomograms``: paths of those that did not fail.
+    """
     return {"tomograms": [r["tomogram"] for r in results if r["status"] != "failed"]}

@@ -45,9 +45,19 @@ def tomogram_slices(volume, pixel_size, out_png, title=""):
 
 
 def central_slices(volume, busiest=False):
-    """Return the central XY `(ny, nx)`, XZ `(nz, nx)` and YZ `(nz, ny)` slices of a volume or of a file.
+    """The central slices of a volume or of a file.
 
-    With ``busiest`` XZ goes through the row of XY that varies most, where something is to be seen.
+    Parameters
+    ----------
+    volume : ndarray `(nz, ny, nx)` or str
+    busiest : bool
+        XZ goes through the row of XY that varies most, where something is to be seen.
+
+    Returns
+    -------
+    xy : ndarray `(ny, nx)`
+    xz : ndarray `(nz, nx)`
+    yz : ndarray `(nz, ny)`
     """
     if not isinstance(volume, str):
         nz, ny, nx = volume.shape
@@ -64,9 +74,18 @@ def central_slices(volume, busiest=False):
 
 
 def subtomo_montage(paths, out_png, n=36, title=""):
-    """Draw the central slices of ``n`` sub-tomograms, taken evenly from ``paths``, and of the sum of all these.
+    """Draw the central slices of sub-tomograms, and of their sum.
 
     A sum with a clear blob in its middle says that positions, signs and axes are right.
+
+    Parameters
+    ----------
+    paths : list of str
+    out_png : str
+    n : int
+        How many are shown and summed, taken evenly from `paths`.
+    title : str
+        By default the numbers.
     """
     images, total = montage(_evenly(paths, n))
     side = int(np.ceil(np.sqrt(len(images))))
@@ -83,7 +102,18 @@ def subtomo_montage(paths, out_png, n=36, title=""):
 
 
 def montage(paths):
-    """Return the central XY slices `(n, box, box)` of the files, and that of their sum `(box, box)`."""
+    """The central XY slices of sub-tomograms, and of their sum.
+
+    Parameters
+    ----------
+    paths : list of str
+        n volumes of the same box.
+
+    Returns
+    -------
+    slices : ndarray `(n, box, box)`
+    total : ndarray `(box, box)`
+    """
     images = []
     for path in paths:
         with mrc.open_stack(path) as stack:
@@ -108,7 +138,13 @@ def fsc_curve(curves, out_png, title="Fourier shell correlation"):
 
 
 def particles_per_tomogram(counts, out_png):
-    """Draw the number of particles of every tomogram; ``counts``: dict of name to number."""
+    """Draw the number of particles of every tomogram.
+
+    Parameters
+    ----------
+    counts : dict of str to int
+    out_png : str
+    """
     figure = _figure(6.4, min(max(1.6, 0.28 * len(counts) + 1.2), 14.0))
     axes = _plot(figure.add_subplot(), "particles", "")
     names = sorted(counts)
@@ -123,7 +159,14 @@ def particles_per_tomogram(counts, out_png):
 
 
 def tilts_per_particle(tilts, out_png):
-    """Draw how many particles are seen in how many tilts; ``tilts``: a number for every particle."""
+    """Draw how many particles are seen in how many tilts.
+
+    Parameters
+    ----------
+    tilts : sequence of int
+        One number per particle.
+    out_png : str
+    """
     tilts = np.asarray(tilts, int)
     figure = _figure(6.4, 3.4)
     axes = _plot(figure.add_subplot(), "tilts in which a particle is seen", "particles")

@@ -23,12 +23,42 @@ RESULTS = 1  # to be raised when the same inputs and options give other numbers,
 
 
 def verb_module(verb):
-    """The module of this package that carries out a verb."""
+    """The module of this package that carries out a verb.
+
+    Parameters
+    ----------
+    verb : str
+        Key of `options.VERBS`.
+
+    Returns
+    -------
+    module
+        With ``plan``, ``execute`` and ``collect``.
+    """
     return importlib.import_module("." + verb, __package__)
 
 
 def plan(verb, options, only=None):
-    """Plan a verb, and look at the output folder if there is one; returns the `plan.Plan`."""
+    """Plan a verb, and look at the output folder if one is given.
+
+    Parameters
+    ----------
+    verb : str
+        Key of `options.VERBS`.
+    options : object
+        The verb's options.
+    only : list of str, optional
+        Names of the tilt series asked for; all by default.
+
+    Returns
+    -------
+    plan.Plan
+
+    Raises
+    ------
+    InputError
+        If the inputs cannot be read at all; what concerns a part of them is a problem of the plan.
+    """
     with _explaining(options.output):
         planned = verb_module(verb).plan(options_module.check(options), only)
     if options.output:
@@ -40,7 +70,19 @@ def plan(verb, options, only=None):
 
 
 def result_path(options, name):
-    """Where the result of a tilt series is recorded."""
+    """Where the result of a tilt series is recorded.
+
+    Parameters
+    ----------
+    options : object
+        The verb's options.
+    name : str
+        Tilt series.
+
+    Returns
+    -------
+    str
+    """
     return os.path.join(options.output, "results", safe_stem(name) + ".json")
 
 
@@ -183,7 +225,22 @@ def _one(module, unit, options, backend):
 
 
 def recorded(options):
-    """Results of all tilt series that were worked on so far, in the order of their names' first appearance."""
+    """Results of all tilt series that were worked on so far, by file name.
+
+    Parameters
+    ----------
+    options : object
+        The verb's options.
+
+    Returns
+    -------
+    list of dict
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
     folder = os.path.join(options.output, "results")
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     results = [_load(os.path.join(folder, n)) for n in names if n.endswith(".json")]
@@ -198,7 +255,18 @@ def _load(path):
 
 
 def check_folder(folder, needed):
-    """Raise an error if a folder is none, cannot be made or written to, or its disk has not enough room."""
+    """See that a folder can be written to, or made, and that its disk has enough room.
+
+    Parameters
+    ----------
+    folder : str
+    needed : int
+        Bytes.
+
+    Raises
+    ------
+    InputError
+    """
     folder = os.path.abspath(folder)
     while not os.path.isdir(folder):
         if os.path.exists(folder):

@@ -29,6 +29,11 @@ def load(options, needs_ctf, only=None):
     units : list of Unit
         The ones asked for, with unusable views left out.
     problems : list of Problem
+
+    Raises
+    ------
+    InputError
+        If the table is not named or cannot be read. What is wrong with one series is that unit's ``error``.
     """
     if not options.tomograms:
         raise InputError("--tomograms", "no file is given", "Name a RELION 5 tomograms.star")
@@ -116,6 +121,13 @@ def prepare(series, options, normalize, backend, progress=None):
     series : TiltSeries
         Without empty images.
     notes : list of str
+
+    Raises
+    ------
+    UnitError
+        If pixels are not finite and are not to be filled, or no image has any contrast.
+    InputError
+        If a stack cannot be read.
     """
     stacks = {}
     try:
@@ -150,7 +162,17 @@ def prepare(series, options, normalize, backend, progress=None):
 
 
 def identity(series):
-    """What makes a series' outputs what they are: every number, and the size and time of every image file."""
+    """What makes a series' outputs what they are: every number, and the size and time of every image file.
+
+    Parameters
+    ----------
+    series : TiltSeries
+
+    Returns
+    -------
+    list
+        Nested lists of plain values, for `io.manifest.fingerprint`.
+    """
     g, c = series.geometry, series.ctf
     numbers = [g.ts_id, g.pixel_size, g.image_shape, g.volume_size, g.hand, g.tilt.tolist(), g.axis.tolist(),
                g.xtilt.tolist(), g.shift.tolist(), g.dose.tolist(), g.acq_order.tolist(), g.magnification.tolist()]
@@ -169,5 +191,15 @@ _NO_SETTINGS = ("output", "device", "threads", "tomograms", "particles", "coordi
 
 
 def settings(options):
-    """The options that change the outputs of a tilt series, for fingerprints."""
+    """The options that change the outputs of a tilt series, for fingerprints.
+
+    Parameters
+    ----------
+    options : object
+        A verb's options.
+
+    Returns
+    -------
+    dict
+    """
     return {k: v for k, v in to_dict(options).items() if k not in _NO_SETTINGS}

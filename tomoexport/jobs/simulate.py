@@ -32,7 +32,19 @@ PRESETS = {
 
 
 def plan(options, only=None):
-    """Plan the simulation; see `plan.Plan`."""
+    """Plan the simulation.
+
+    Parameters
+    ----------
+    options : SimulateOptions
+    only : list of str, optional
+        Names of the tilt series asked for; all by default.
+
+    Returns
+    -------
+    plan.Plan
+        A unit per tilt series of the preset.
+    """
     units, disk = [], 0
     for one in PRESETS[options.preset]["series"]:
         h, w = one["image_shape"]
@@ -68,7 +80,20 @@ def make(options, ts_id):
 
 
 def execute(unit, options, backend):
-    """Simulate one series; returns the result as a dict of plain values."""
+    """Simulate one series, and write its stack.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : SimulateOptions
+    backend : Backend
+        Not used.
+
+    Returns
+    -------
+    dict
+        Plain values: ``stack`` (path), ``signal_sd``, ``noise`` (in units of it), ``notes``, ``files``.
+    """
     preset = PRESETS[options.preset]
     series, phantom, rng = make(options, unit.name)
     noise = options.noise if options.noise >= 0 else preset["noise"]
@@ -90,7 +115,19 @@ def execute(unit, options, backend):
 
 
 def collect(options, results):
-    """Write the tables, the phantom and the truth."""
+    """Write the tables, the phantom and the truth.
+
+    Parameters
+    ----------
+    options : SimulateOptions
+    results : list of dict
+        Not used: the truth follows from the options.
+
+    Returns
+    -------
+    dict
+        Paths of ``tomograms`` and ``particles``.
+    """
     preset = PRESETS[options.preset]
     listed, rows, truth = [], [], {}
     for one in preset["series"]:

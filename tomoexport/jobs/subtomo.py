@@ -23,12 +23,39 @@ from .series import identity, load, prepare, settings
 
 
 def diameter(options):
-    """Particle diameter in angstrom: the option, or 80 % of the box."""
+    """Particle diameter: the option, or 80 % of the box.
+
+    Parameters
+    ----------
+    options : SubtomoOptions
+
+    Returns
+    -------
+    float
+        Angstrom.
+    """
     return options.diameter or 0.8 * options.box * options.pixel_size
 
 
 def plan(options, only=None):
-    """Plan the export; see `plan.Plan`."""
+    """Plan the export.
+
+    Parameters
+    ----------
+    options : SubtomoOptions
+    only : list of str, optional
+        Names of the tilt series asked for; all by default.
+
+    Returns
+    -------
+    plan.Plan
+        A unit per tilt series, with its particles and the tilts that show them.
+
+    Raises
+    ------
+    InputError
+        If a table is not named or cannot be read, or the particle leaves nothing of the box.
+    """
     if not options.particles:
         raise InputError("--particles", "no file is given", "Name a particle STAR file")
     if diameter(options) >= options.box * options.pixel_size:
@@ -102,14 +129,44 @@ def _read_particles(options, series, allow_loss=True):
 
 
 def names(unit, options, count):
-    """Paths of the volumes and 3D CTFs of a unit's particles, relative to the output folder."""
+    """Names of the volumes and 3D CTFs of a unit's particles, relative to the output folder.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : SubtomoOptions
+    count : int
+        Particles of the unit.
+
+    Returns
+    -------
+    volumes, transfers : list of str
+    """
     stem = safe_stem(unit.name)
     image = ["subtomo/%s/%s_%07d_%.2fA.mrc" % (stem, stem, i + 1, options.pixel_size) for i in range(count)]
     return image, [n.replace("_%.2fA.mrc" % options.pixel_size, "_ctf_%.2fA.mrc" % options.pixel_size) for n in image]
 
 
 def execute(unit, options, backend):
-    """Export the particles of one tilt series; returns the result as a dict of plain values."""
+    """Export the particles of one tilt series.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : SubtomoOptions
+    backend : Backend
+
+    Returns
+    -------
+    dict
+        Plain values: ``particles`` (a dict for each with ``uid``, ``kept``, ``reason``, ``tilts``, ``image``, ``ctf``),
+        ``pixel_size`` (A), ``box`` and ``padded`` (px), ``notes``, ``files``.
+
+    Raises
+    ------
+    UnitError
+        If images cannot be used.
+    """
     particles, kept = unit.work["particles"], unit.work["kept"]
     images, ctfs = names(unit, options, len(particles))
     index = np.flatnonzero(kept)
@@ -192,7 +249,20 @@ def _run_trilinear(unit, stack, series, index, position, depth, matrix, seen, op
 
 
 def collect(options, results):
-    """Write the particle table and the report of all finished units; the table comes last."""
+    """Write the particle table and the report of all finished units; the table comes last.
+
+    Parameters
+    ----------
+    options : SubtomoOptions
+    results : list of dict
+        As `execute` returned them.
+
+    Returns
+    -------
+    dict
+        ``star``: path of the table, None if no particle is left; ``kept``: number; ``dropped``: a line for each
+        particle that is not in it.
+    """
     series, _, _ = load(options, True)
     particles, _ = _read_particles(options, series)
     entry = {}

@@ -27,6 +27,16 @@ MODULES = {"numpy": "reference", "cpu": "cpu", "cuda": "gpu"}
 
 
 def implementation(backend):
-    """Return the module that implements the kernels for a backend, or for a backend's name."""
+    """The module that implements the kernels for a backend.
+
+    Parameters
+    ----------
+    backend : Backend or str
+        Or its name: 'numpy', 'cpu' or 'cuda'.
+
+    Returns
+    -------
+    module
+    """
     name = getattr(backend, "name", backend)
     return importlib.import_module("." + MODULES[name], __name__)

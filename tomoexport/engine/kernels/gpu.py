@@ -25,7 +25,17 @@ class CupyRuntime:
         self._modules = {}
 
     def launch(self, name, count, *arguments):
-        """Launch a kernel over ``count`` items; Python ints become 32-bit."""
+        """Launch a kernel.
+
+        Parameters
+        ----------
+        name : str
+            Its name in `kernels.cu`.
+        count : int
+            Items it works on; decides the number of blocks.
+        *arguments : cupy.ndarray or int
+            Ints become 32-bit.
+        """
         device = self.xp.cuda.Device().id
         if device not in self._modules:
             self._modules[device] = self.xp.RawModule(code=SOURCE.read_text(), options=("--std=c++11",))
@@ -36,7 +46,12 @@ class CupyRuntime:
 
 @lru_cache(maxsize=1)
 def runtime():
-    """The runtime in use; tests replace it."""
+    """The runtime in use; tests replace it.
+
+    Returns
+    -------
+    CupyRuntime
+    """
     return CupyRuntime()
 
 
