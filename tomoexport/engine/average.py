@@ -124,6 +124,10 @@ def fsc(a, b, radius=None, edge=4.0):
     Returns
     -------
     ndarray `(n//2 + 1,)`
+
+    Notes
+    -----
+    Harauz and van Heel, Optik 73 (1986) 146.
     """
     n = a.shape[0]
     mask = sphere(n, 0.4 * n if radius is None else radius, edge)
@@ -137,10 +141,13 @@ def resolution(curve, box, pixel_size, threshold):
     Parameters
     ----------
     curve : ndarray `(box//2 + 1,)`
+        FSC of shells 0 to box//2.
     box : int
+        Voxels.
     pixel_size : float
         Angstrom.
     threshold : float
+        0.143 for half maps (Rosenthal and Henderson, J. Mol. Biol. 333 (2003) 721), 0.5 against a known map.
 
     Returns
     -------

@@ -45,7 +45,7 @@ class Optics:
 
     @property
     def wavelength(self):
-        """Electron wavelength, angstrom."""
+        """Electron wavelength, angstrom: ``h / sqrt(2 m e V (1 + e V / (2 m c^2)))``."""
         volts = self.voltage * 1e3
         return 12.2643247 / np.sqrt(volts * (1.0 + 0.978466e-6 * volts))
 
@@ -141,6 +141,12 @@ class Ctf:
             Phase at the tilt's own defocus plus ``depth_shift``.
         b : ndarray `(...)`
             Change of the phase per angstrom of defocus.
+
+        Notes
+        -----
+        Phase ``gamma = -pi lambda z k^2 + pi/2 Cs lambda^3 k^4 - phase - arcsin(amplitude contrast)``, z being the
+        defocus along k: Mindell and Grigorieff, J. Struct. Biol. 142 (2003) 334; Rohou and Grigorieff, J. Struct. Biol.
+        192 (2015) 216.
         """
         lam = self.optics.wavelength
         k2 = np.asarray(kx) ** 2 + np.asarray(ky) ** 2

@@ -25,7 +25,7 @@ def envelope(geometry, frequency_squared, bfactor=None, scale=None, dose_weighti
 
     Notes
     -----
-    `spec`: B = -4 dose enters as exp(B k^2 / 4).
+    Warp writes the dose as B = -4 dose, to enter as exp(B k^2 / 4); here, as in RELION, decay has a positive B.
     """
     shape = (-1,) + (1,) * np.ndim(frequency_squared)
     exponent = np.zeros(geometry.n_tilts)
