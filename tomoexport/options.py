@@ -152,6 +152,9 @@ class SubtomoOptions:
     interpolation: str = option("kaiser-bessel", "Gridding", "How slices enter Fourier space; trilinear, twice "
                                 "oversampled, is what Warp does, slower and 9 times less accurate.",
                                 choices=("kaiser-bessel", "trilinear"), advanced=True)
+    exact: bool = option(False, "Unbinned windows", "Cut the windows out of the images as they are and bin each one, "
+                         "instead of binning every image once: slower, more memory, and the last few percent of "
+                         "frequencies below Nyquist a little closer.", advanced=True)
     float16: bool = option(False, "Half precision", "Write volumes as 16-bit floats (MRC mode 12), which RELION before "
                            "version 4 cannot read.", advanced=True)
     bad_pixels: str = _bad_pixels()

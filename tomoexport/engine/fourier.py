@@ -55,14 +55,15 @@ def rescale_lengths(n, ratio, tolerance=1e-4):
             continue
         error = abs(padded / cropped / ratio - 1)
         # A transform takes time in proportion to length and prime factors.
-        cost = padded * _factor_sum(padded) + cropped * _factor_sum(cropped)
+        cost = padded * factor_sum(padded) + cropped * factor_sum(cropped)
         key = (max(error, tolerance), cost)
         if best is None or key < best[0]:
             best = (key, padded, cropped)
     return best[1], best[2]
 
 
-def _factor_sum(n):
+def factor_sum(n):
+    """Sum of the prime factors of ``n``: what a transform of this length costs per sample."""
     total, p = 0, 2
     while p * p <= n:
         while n % p == 0:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.fft
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +52,7 @@ class Phantom:
             gz, gy, gx = (np.exp(-2 * (np.pi * s * f) ** 2 - 2j * np.pi * f * x).astype(np.complex64)
                           for f, x in ((k, c[2]), (k, c[1]), (kx, c[0])))
             transform += np.complex64(w) * gz[:, None, None] * gy[:, None] * gx
-        return np.fft.fftshift(np.fft.irfftn(transform, s=(box,) * 3)).astype(np.float32)
+        return scipy.fft.fftshift(scipy.fft.irfftn(transform, s=(box,) * 3)).astype(np.float32)
 
     def projection_transform(self, centre, kx, ky):
         """Transform of the projection along the beam.

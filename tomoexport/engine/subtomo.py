@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .ctf import alias_free_box, frequency_grid
-from .fourier import centre_crop, centre_phase, fast_even, nearest_pixel, sphere
+from .fourier import centre_crop, centre_phase, factor_sum, fast_even, nearest_pixel, sphere
 from .gridding import deapodisation, grid_size, kernel_table
 from .kernels import CTF_MODES, implementation
 from .weights import envelope, slice_density
@@ -29,6 +29,8 @@ class SubtomoPlan:
     ----------
     box, padded, grid : int
         Output box, box in which the CTF is applied, side of the Fourier grid; even.
+    source : int
+        Side of the windows that are cut out of the images: `padded`, or more pixels of unbinned images.
     pixel_size : float
         Angstrom of the output.
     mode : int
@@ -44,6 +46,7 @@ class SubtomoPlan:
     box: int
     padded: int
     grid: int
+    source: int
     pixel_size: float
     mode: int
     weight: np.ndarray
@@ -77,7 +80,7 @@ def padded_box(box, ctf, pixel_size, diameter, depth_range=0.0, largest=None):
     return (box if taken == box else fast_even(taken)), needed
 
 
-def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weighting=True, mode="phaseflip"):
+def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weighting=True, mode="phaseflip", source=None):
     """Prepare what all particles of one tilt series share.
 
     Parameters
@@ -95,6 +98,8 @@ def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weightin
         Weight by dose and tilt.
     mode : str
         One of `kernels.CTF_MODES`.
+    source : int, optional
+        Side of the windows in pixels of images that were not rescaled, as `exact_windows` gives it.
 
     Returns
     -------
@@ -113,7 +118,7 @@ def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weightin
         slope = slope.astype(np.float32)
     grid = grid_size(box)
     put = backend.to_device
-    plan = SubtomoPlan(box, padded, grid, pixel_size, mode, weight, put(phase), put(slope), None,
+    plan = SubtomoPlan(box, padded, grid, source or padded, pixel_size, mode, weight, put(phase), put(slope), None,
                        put(kernel_table(box, grid)))
     return plan_visible(plan, geometry, np.ones(geometry.n_tilts, bool), backend)
 
@@ -199,9 +204,12 @@ def slices(stack, plan, position_px, depth, visible, backend):
     """
     xp, fft, kernels = backend.xp, backend.fft, implementation(backend)
     s, b = plan.padded, plan.box
-    origin, shift = nearest_pixel(position_px, s)
+    origin, shift = nearest_pixel(position_px, plan.source)
     put = backend.to_device
-    data = fft.rfft2(kernels.crop(stack, put(origin), s), axes=(2, 3))
+    data = fft.rfft2(kernels.crop(stack, put(origin), plan.source), axes=(2, 3))
+    if plan.source != s:
+        data = _fourier_crop(data, s, xp)
+        shift *= np.float32(s / plan.source)
     weight = kernels.modulate(data, plan.phase, plan.slope, put(np.ascontiguousarray(depth, np.float32)), put(shift),
                               plan.envelope, put(np.ascontiguousarray(visible)), plan.mode)
     sign = xp.asarray(centre_phase(b))
@@ -216,6 +224,39 @@ def slices(stack, plan, position_px, depth, visible, backend):
         weight = xp.ascontiguousarray(fft.rfft2(spread, axes=(2, 3)).real)
     data *= sign
     return data, weight
+
+
+def exact_windows(padded, ratio):
+    """Sides of unbinned windows and of the CTF box whose ratio is that of the pixel sizes.
+
+    Parameters
+    ----------
+    padded : int
+        Smallest CTF box, output pixels.
+    ratio : float
+        Output over image pixel size, at least 1.
+
+    Returns
+    -------
+    source, padded : int
+        Even; ``source / padded`` is the ratio within 1e-4 or as near as even numbers up to a quarter more allow.
+    """
+    choices = []
+    for side in range(padded, int(1.25 * padded) + 66, 2):
+        source = 2 * int(round(side * ratio / 2))
+        choices.append((max(abs(source / side / ratio - 1), 1e-4), side * factor_sum(side), source, side))
+    return min(choices)[2:]
+
+
+def _fourier_crop(data, size, xp):
+    """Low frequencies of rfft2s `(N, T, S, S//2+1)` as those of windows of a smaller, even side; values are kept."""
+    n, t, big, _ = data.shape
+    half = size // 2
+    out = xp.zeros((n, t, size, half + 1), data.dtype)
+    factor = np.float32((size / big) ** 2)
+    out[:, :, :half, :half] = data[:, :, :half, :half] * factor
+    out[:, :, half + 1:, :half] = data[:, :, big - half + 1:, :half] * factor
+    return out
 
 
 def _to_real(grids, plan, backend):

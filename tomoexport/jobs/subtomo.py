@@ -9,7 +9,14 @@ import numpy as np
 from ..engine.backend import available_cores
 from ..engine.fourier import fast_even
 from ..engine.preprocess import rescaled_shape
-from ..engine.subtomo import normalise_volume, padded_box, plan_subtomos, plan_visible, reconstruct_subtomos
+from ..engine.subtomo import (
+    exact_windows,
+    normalise_volume,
+    padded_box,
+    plan_subtomos,
+    plan_visible,
+    reconstruct_subtomos,
+)
 from ..engine.trilinear import reconstruct_trilinear, windows_at
 from ..errors import InputError
 from ..io import mrc, particlestar, subtomostar
@@ -58,6 +65,8 @@ def plan(options, only=None):
     """
     if not options.particles:
         raise InputError("--particles", "no file is given", "Name a particle STAR file")
+    if options.exact and options.interpolation == "trilinear":
+        raise InputError("--exact", "trilinear gridding takes binned images", "Leave one of the two out")
     if diameter(options) >= options.box * options.pixel_size:
         raise InputError("--diameter", "%g A leaves nothing of the box of %g A outside the particle"
                          % (diameter(options), options.box * options.pixel_size), "Take a larger box")
@@ -87,21 +96,27 @@ def plan(options, only=None):
         h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
         padded, needed = padded_box(options.box, unit.series.ctf, options.pixel_size, diameter(options), reach,
                                     fast_even(max(h, w)))
+        source = None
+        if options.exact:
+            source, padded = exact_windows(padded, options.pixel_size / g.pixel_size)
+            h, w = g.image_shape
         if needed > padded:
             problems.append(Problem("warning", unit.name, "a box without CTF aliasing needs %d px, more than the image "
                                     "has; %d px are used" % (needed, padded), "A larger pixel size needs less"))
         if len(own) == 0:
             problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
         unit.inputs[options.particles] = state(options.particles)
-        unit.work = {"particles": own, "seen": seen, "kept": kept, "padded": padded, "facts": {
+        unit.work = {"particles": own, "seen": seen, "kept": kept, "padded": padded, "source": source, "facts": {
             "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
-            "CTF box": "%d px" % padded, "hand": options.hand or g.hand}}
+            "CTF box": "%d px" % padded + (" from %d unbinned" % source if source else ""),
+            "hand": options.hand or g.hand}}
         voxels = options.box ** 3
         out.disk_bytes += int(kept.sum()) * (voxels * (2 if options.float16 else 4)
                                              + 4 * options.box ** 2 * (options.box // 2 + 1))
         threads = options.threads or available_cores()
-        out.memory_bytes = max(out.memory_bytes, PROCESS_BYTES + 4 * g.n_tilts * (h * w + 3 * padded ** 2) + threads * (
-            4 * int(np.prod(g.image_shape)) * 3 + 24 * g.n_tilts * padded ** 2 + 120 * voxels))
+        shared = PROCESS_BYTES + 4 * g.n_tilts * (h * w + 3 * padded ** 2)
+        own_bytes = 12 * int(np.prod(g.image_shape)) + g.n_tilts * (24 * padded ** 2 + 12 * (source or 0) ** 2)
+        out.memory_bytes = max(out.memory_bytes, shared + threads * (own_bytes + 120 * voxels))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
                                        own.position.tolist(), own.rotation.tolist())
     total = sum(int(u.work["kept"].sum()) for u in units if not u.error)
@@ -178,7 +193,9 @@ def execute(unit, options, backend):
     if not len(index):
         return result
     before = unit.series.geometry.acq_order
-    stack, series, result["notes"] = prepare(unit.series, options, options.normalize_input, backend,
+    pixel_size = unit.series.geometry.pixel_size
+    reading = replace(options, pixel_size=pixel_size) if options.exact else options
+    stack, series, result["notes"] = prepare(unit.series, reading, options.normalize_input, backend,
                                              Progress(unit.name + " reading", len(before), "tilts"))
     g = series.geometry
     seen = unit.work["seen"][:, np.isin(before, g.acq_order)]
@@ -202,7 +219,9 @@ def execute(unit, options, backend):
     if options.interpolation == "trilinear":
         _run_trilinear(unit, stack, series, index, position, depth, projection.matrix, seen, options, backend, store)
     else:
-        general = plan_subtomos(g, series.ctf, options.box, unit.work["padded"], options.pixel_size, backend)
+        source, padded = unit.work["source"], unit.work["padded"]
+        general = plan_subtomos(g, series.ctf, options.box, padded,
+                                pixel_size * source / padded if source else options.pixel_size, backend, source=source)
         images_on_device = backend.to_device(stack.images)
         needed = _bytes_per_particle(general, g)
         batch = batch_size(backend, needed)
@@ -232,7 +251,7 @@ def execute(unit, options, backend):
 
 def _bytes_per_particle(plan_, geometry):
     """Device memory of one particle: windows and transforms, grid cells, volumes."""
-    windows = geometry.n_tilts * plan_.padded ** 2 * 4 * 5
+    windows = geometry.n_tilts * (plan_.padded ** 2 * 4 * 5 + plan_.source ** 2 * 4 * 3)
     return windows + (plan_.grid + 6) ** 2 * (plan_.grid // 2 + 7) * 16 + 6 * 4 * plan_.grid ** 3
 
 

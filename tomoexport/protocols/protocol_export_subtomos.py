@@ -41,7 +41,7 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         addOptions(form, self.VERB, "invert", "normalize_input", "normalize_output", "min_tilts", "format", "centre",
                    "allow_loss")
         addTransformCentre(form)
-        addOptions(form, self.VERB, "interpolation", "float16")
+        addOptions(form, self.VERB, "interpolation", "exact", "float16")
         addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------

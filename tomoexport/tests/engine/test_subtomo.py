@@ -5,16 +5,18 @@ import pytest
 import scipy.fft
 
 from tomoexport.engine.ctf import Ctf, Optics
-from tomoexport.engine.fourier import centre_phase, sphere
+from tomoexport.engine.fourier import centre_phase, shell_correlation, sphere
 from tomoexport.engine.geometry import TiltSeriesGeometry
 from tomoexport.engine.gridding import grid_size, kernel_table
 from tomoexport.engine.kernels import implementation
 from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
+from tomoexport.engine.preprocess import prepare_stack
 from tomoexport.engine.simulate import SimulatedSeries, make_series, project_tilt
 from tomoexport.engine.subtomo import (
     SubtomoPlan,
     _to_real,
+    exact_windows,
     normalise_volume,
     padded_box,
     plan_subtomos,
@@ -47,7 +49,7 @@ def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu):
     cells = np.ascontiguousarray(np.swapaxes(geometry.matrix[None], -1, -2)) * (grid / box)
     kernels = implementation(cpu)
     folded = kernels.fold_grid(kernels.insert_slices(data, np.abs(data), cells, kernel_table(box, grid), grid), grid)
-    plan = SubtomoPlan(box, box, grid, 1.0, 0, None, None, None, None, None)
+    plan = SubtomoPlan(box, box, grid, box, 1.0, 0, None, None, None, None, None)
     volume = _to_real(folded[0], plan, cpu)[0]
     qy, qx = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
     chosen = (qx ** 2 + qy ** 2 < (box / 2) ** 2) & ~((qx == 0) & (qy < 0))
@@ -139,6 +141,28 @@ def test_hidden_tilts_count_in_no_density(rng, cpu):
     b = reconstruct_subtomos(images[few], short, position[:, few], depth[:, few], geometry.matrix[None, few],
                              np.ones((1, 4), bool), cpu)
     assert all(np.allclose(x, y, atol=1e-6 * np.abs(y).max()) for x, y in zip(a, b))
+
+
+@pytest.mark.parametrize("pixel", [4.0, 5.3, 8.0])
+def test_unbinned_windows_agree_with_binned_images(rng, cpu, pixel):
+    """`exact` against the default, in white noise and for every ratio; unrescaled images are the same windows."""
+    geometry, ctf, _, position, depth, _, _ = object_in_a_series(rng)
+    images = rng.standard_normal((41, 420, 440)).astype(np.float32)
+    geometry = geometry.replace(image_shape=(420, 440))
+    seen = np.ones((1, 41), bool)
+    found = geometry.project([[102.3, -51.7, 211.9]])
+    stack = prepare_stack(lambda t: images[t].copy(), ["noise"] * 41, 4.0, pixel, invert=False, normalize=False)
+    plain = prepare_stack(lambda t: images[t].copy(), ["noise"] * 41, 4.0, 4.0, invert=False, normalize=False)
+    source, padded = exact_windows(48, pixel / 4.0)
+    results = []
+    for prepared, more in ((stack, {}), (plain, {"source": source})):
+        plan = plan_subtomos(geometry, ctf, 32, padded, pixel, cpu, **more)
+        results.append(reconstruct_subtomos(prepared.images, plan, prepared.position_px(found.xy), depth,
+                                            geometry.matrix[None], seen, cpu)[0][0])
+    curve = shell_correlation(*results)
+    print("%g A: FSC %s at 0.5, 0.75, 0.95 Nyquist" % (pixel, curve[[8, 12, 15]].round(4)))
+    assert curve[2:13].min() > 0.99 and curve[13:16].min() > 0.97
+    assert abs(source / padded / (pixel / 4.0) - 1) < 1e-3
 
 
 def test_results_do_not_depend_on_how_particles_are_grouped(rng, cpu):
