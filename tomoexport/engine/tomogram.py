@@ -124,7 +124,9 @@ def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phasef
         volumes = volumes.transpose(0, 1, 3, 2)
     if n_groups == 1:
         return [volumes[0]]
-    return [volumes.sum(axis=0), volumes[0] * np.float32(2), volumes[1] * np.float32(2)]
+    whole = volumes[0] + volumes[1]
+    volumes *= np.float32(2)
+    return [whole, volumes[0], volumes[1]]
 
 
 class _Filters:

@@ -53,7 +53,7 @@ def plan(options, only=None):
         out.disk_bytes += 4 * volumes * voxels
         threads = options.threads or available_cores()
         out.memory_bytes = max(out.memory_bytes, PROCESS_BYTES + ROW_BYTES + 4 * (
-            g.n_tilts * h * w + (volumes + 1) * voxels) + threads * max(
+            g.n_tilts * h * w + volumes * voxels) + threads * max(
                 12 * int(np.prod(g.image_shape)), 40 * tomogram.n_slabs * h * w))
         unit.work = {"plan": tomogram, "facts": {
             "tomogram": "%d x %d x %d voxels" % tomogram.shape[::-1], "pixel": "%g A" % options.pixel_size,
