@@ -194,6 +194,8 @@ def collect(options, results):
     Returns
     -------
     dict
-        ``average`` (path), ``resolution_0143`` and ``resolution_05`` (A).
+        ``average`` (path) and ``resolution``, a text with those at FSC 0.143 and 0.5.
     """
-    return {k: results[0][k] for k in ("average", "resolution_0143", "resolution_05") if k in results[0]}
+    result = results[0]
+    return {"average": result["average"], "resolution": "%.1f A at FSC 0.143, %.1f A at 0.5" % (
+        result["resolution_0143"], result["resolution_05"])}
