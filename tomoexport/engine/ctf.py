@@ -222,8 +222,8 @@ def alias_free_box(ctf, pixel_size, diameter, depth_range=0.0, margin=1.1):
     Notes
     -----
     The signal of frequency k is displaced by ``|d gamma / d k| / 2 pi = |lambda dz k - Cs lambda^3 k^3|``; the box
-    must hold the diameter and the largest displacement on both sides (`spec`: aliasing-free size, with the largest
-    defocus over all tilts, astigmatism and depth included).
+    must hold the diameter and the largest displacement on both sides. The largest is sought over all tilts,
+    astigmatism and depth included.
     """
     defocus = np.concatenate([ctf.defocus_u, ctf.defocus_v])
     # With spherical aberration the smallest defocus can spread the signal more than the largest.
