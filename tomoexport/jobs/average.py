@@ -63,7 +63,8 @@ def plan(options, only=None):
     unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "threads")},
                                    unit.inputs, halves(particles).tolist(), particles.rotation.tolist(),
                                    list(particles.uid))
-    return Plan("average", options, [unit], problems, disk_bytes=12 * box ** 3,
+    unit.disk_bytes = 12 * box ** 3
+    return Plan("average", options, [unit], problems,
                 memory_bytes=PROCESS_BYTES + (2 * PIECES + 1) * 40 * (2 * box) ** 2 * (box + 1)
                 + min(2 * PIECES, options.threads or available_cores()) * 55 * (2 * box) ** 2 * (box + 1))
 

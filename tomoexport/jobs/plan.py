@@ -49,6 +49,8 @@ class Unit:
         Why it cannot be worked on.
     inputs : dict of str to list
         Files that it was planned with, and their `state`.
+    disk_bytes : int
+        What it is going to write.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Unit:
     fingerprint: str = ""
     error: Problem = None
     inputs: dict = field(default_factory=dict)
+    disk_bytes: int = 0
 
     def check_inputs(self):
         """See that the files are those that were planned with.
@@ -101,16 +104,20 @@ class Plan:
         The verb's options.
     units : list of Unit
     problems : list of Problem
-    disk_bytes, memory_bytes : int
-        Estimates.
+    memory_bytes : int
+        Estimate of what the process needs at its peak.
     """
 
     verb: str
     options: object
     units: list = field(default_factory=list)
     problems: list = field(default_factory=list)
-    disk_bytes: int = 0
     memory_bytes: int = 0
+
+    @property
+    def disk_bytes(self):
+        """What all units write together."""
+        return sum(unit.disk_bytes for unit in self.units)
 
     def raise_errors(self):
         """Raise the problems that stop everything, if there are any.

@@ -50,7 +50,7 @@ def plan(options, only=None):
         volumes = 3 if options.halves else 1
         voxels = int(np.prod(tomogram.shape))
         h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
-        out.disk_bytes += 4 * volumes * voxels
+        unit.disk_bytes = 4 * volumes * voxels
         threads = options.threads or available_cores()
         out.memory_bytes = max(out.memory_bytes, PROCESS_BYTES + ROW_BYTES + 4 * (
             g.n_tilts * h * w + volumes * voxels) + threads * max(

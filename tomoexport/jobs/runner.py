@@ -63,7 +63,7 @@ def plan(verb, options, only=None):
         planned = verb_module(verb).plan(options_module.check(options), only)
     if options.output:
         try:
-            check_folder(options.output, planned.disk_bytes)
+            check_folder(options.output, sum(u.disk_bytes for u in planned.units if not finished(options, u)))
         except InputError as error:
             planned.problems.append(Problem("error", error.item, error.cause, error.remedy))
     return planned
@@ -140,6 +140,27 @@ def _plain(value):
     return "%.4g" % value if isinstance(value, float) else str(value)
 
 
+def _key(unit):
+    return fingerprint(RESULTS, unit.fingerprint)
+
+
+def finished(options, unit):
+    """Tell whether a unit's outputs are complete and of these inputs and options.
+
+    Parameters
+    ----------
+    options : object
+        The verb's options.
+    unit : plan.Unit
+
+    Returns
+    -------
+    bool
+    """
+    return (not unit.error and os.path.exists(result_path(options, unit.name))
+            and Manifest(options.output).done(unit.name, _key(unit)))
+
+
 def _all_failed(errors):
     """The error of a run in which no tilt series succeeded; ``errors``: pairs of name and reason."""
     return InputError("all %d tilt series failed" % len(errors) if len(errors) > 1 else errors[0][0],
@@ -176,9 +197,7 @@ def _work(verb, options, only):
     for unit in planned.units:
         with lock(options.output, unit.name):
             path = result_path(options, unit.name)
-            key = fingerprint(RESULTS, unit.fingerprint)
-            done = not unit.error and os.path.exists(path) and manifest.done(unit.name, key)
-            if done:
+            if finished(options, unit):
                 result = dict(_load(path), status="skipped")
                 log.info("%s: already done with these inputs and options", unit.name)
             else:
@@ -190,7 +209,7 @@ def _work(verb, options, only):
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 atomic.write_json(path, result)
                 if result["status"] == "done":
-                    manifest.record(unit.name, key, result["files"] + [path])
+                    manifest.record(unit.name, _key(unit), result["files"] + [path])
         results.append(result)
     return results
 

@@ -45,15 +45,14 @@ def plan(options, only=None):
     plan.Plan
         A unit per tilt series of the preset.
     """
-    units, disk = [], 0
+    units = []
     for one in PRESETS[options.preset]["series"]:
-        h, w = one["image_shape"]
-        disk += 4 * one["n_tilts"] * h * w
-        unit = Unit(one["ts_id"], work={"series": one}, total_tilts=one["n_tilts"])
+        unit = Unit(one["ts_id"], work={"series": one}, total_tilts=one["n_tilts"],
+                    disk_bytes=4 * one["n_tilts"] * int(np.prod(one["image_shape"])))
         unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k != "output"}, one["ts_id"])
         if not only or one["ts_id"] in only:
             units.append(unit)
-    return Plan("simulate", options, units, [], disk_bytes=disk, memory_bytes=3 * disk)
+    return Plan("simulate", options, units, [], memory_bytes=3 * max((u.disk_bytes for u in units), default=0))
 
 
 def make(options, ts_id):

@@ -111,7 +111,7 @@ def plan(options, only=None):
             "CTF box": "%d px" % padded + (" from %d unbinned" % source if source else ""),
             "hand": options.hand or g.hand}}
         voxels = options.box ** 3
-        out.disk_bytes += int(kept.sum()) * (voxels * (2 if options.float16 else 4)
+        unit.disk_bytes = int(kept.sum()) * (voxels * (2 if options.float16 else 4)
                                              + 4 * options.box ** 2 * (options.box // 2 + 1))
         threads = options.threads or available_cores()
         shared = PROCESS_BYTES + 4 * g.n_tilts * (h * w + 3 * padded ** 2)

@@ -264,6 +264,12 @@ def test_F27_too_little_room_is_known_before(project, monkeypatch):
     project.refused("subtomo", "12.3 kB are free", "are needed", "Free some space")
 
 
+def test_F27_what_is_finished_needs_no_room(project, monkeypatch):
+    project.run("reconstruct")
+    monkeypatch.setattr(os, "statvfs", lambda path: types.SimpleNamespace(f_bavail=3, f_frsize=4096))
+    assert {r["status"] for r in project.run("reconstruct")["results"]} == {"skipped"}
+
+
 @pytest.mark.parametrize("below", ("", "/deeper/still"))
 def test_F33_output_is_a_file(project, below):
     Path(project.out).write_text("mine")
