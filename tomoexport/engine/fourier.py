@@ -72,7 +72,7 @@ def factor_sum(n):
     return total + (n if n > 1 else 0)
 
 
-def fourier_rescale(image, ratio, fft=scipy.fft):
+def fourier_rescale(image, ratio):
     """Scale an image to a larger pixel by cropping its transform; the centre N//2 stays the centre.
 
     Parameters
@@ -81,8 +81,6 @@ def fourier_rescale(image, ratio, fft=scipy.fft):
         Should fall off to 0 at its edges.
     ratio : float
         Output over input pixel size, at least 1.
-    fft : module
-        With the functions of scipy.fft.
 
     Returns
     -------
@@ -106,13 +104,13 @@ def fourier_rescale(image, ratio, fft=scipy.fft):
     y, x = hp // 2 - h // 2, wp // 2 - w // 2
     padded[y:y + h, x:x + w] = image
     # Rows first: columns beyond the crop are dropped before the second pass.
-    half = fft.rfft(padded, axis=1)[:, :wo // 2]
-    full = fft.fft(half, axis=0, overwrite_x=True)
+    half = scipy.fft.rfft(padded, axis=1)[:, :wo // 2]
+    full = scipy.fft.fft(half, axis=0, overwrite_x=True)
     kept = np.zeros((ho, wo // 2 + 1), full.dtype)
     m = ho // 2
     kept[:m, :wo // 2] = full[:m]
     kept[ho - m + 1:, :wo // 2] = full[hp - m + 1:]
-    scaled = fft.irfft2(kept, s=(ho, wo), overwrite_x=True)
+    scaled = scipy.fft.irfft2(kept, s=(ho, wo), overwrite_x=True)
     scaled *= np.float32(ho * wo / (hp * wp))
     # Keep what the image covered, an even number of pixels about the centre.
     ny, nx = min(ho, 2 * int(np.ceil(h * ho / hp / 2))), min(wo, 2 * int(np.ceil(w * wo / wp / 2)))
