@@ -38,12 +38,14 @@ test-engine:  ## everything that needs no Scipion, without Scipion, on numpy 2
 lint: env  ## ruff
 	@$(RUN) python -m ruff check --output-format concise .
 
-bench:  ## compare with warpylib on this computer (benchmarks/README.md)
+bench:  ## compare with warpylib on this computer; times of all stages; scaling (benchmarks/README.md)
 	@tools/environment.sh $(VENV)
 	@benchmarks/setup_peer.sh
 	@$(RUN) python benchmarks/bench_subtomo.py
 	@$(RUN) python benchmarks/bench_tomogram.py
+	@$(RUN) python benchmarks/bench_stages.py
+	@$(RUN) python benchmarks/plot_scaling.py
 
 clean:  ## remove the environments, the demo's data, picture and Scipion project, and what tests left
-	rm -rf .venv .venv38 .venv-engine .scipion demo .pytest_cache .ruff_cache build dist *.egg-info benchmarks/.peer-venv
+	rm -rf .venv .venv38 .venv-engine .scipion demo .pytest_cache .ruff_cache build dist *.egg-info benchmarks/.peer-venv benchmarks/.timing
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,8 +3,10 @@
     python benchmarks/bench_subtomo.py [--pairs 3] [--threads 2] [--json FILE]
 
 Both get prepared tilt images in memory and give volumes and 3D CTFs in memory; compilation, reading and writing are
-left out on both sides. The peer is run at oversampling 2 (the default of its sub-volumes) and at 1 (the default of
-its 3D CTFs). Accuracy beside it: how far a simulated object, exported, is from that object filtered by the exported
+left out on both sides. Beside our sub-tomograms (Kaiser-Bessel gridding, 3D CTF without aliasing) stand RELION 5's
+pseudo-subtomograms from our engine (trilinear sums from a box half as large again, with CTF^2 and multiplicity), which
+are the same job done its way. The peer is run at oversampling 2 (the default of its sub-volumes) and at 1 (the default
+of its 3D CTFs). Accuracy beside it: how far a simulated object, exported, is from that object filtered by the exported
 3D CTF; how far gridding is from the exact sum; and how well the two programs' results on the same noise agree.
 """
 
@@ -28,6 +30,7 @@ from tomoexport.engine.fourier import sphere
 from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.preprocess import PreparedStack
+from tomoexport.engine.pseudo import extract_volumes, plan_pseudo
 from tomoexport.engine.simulate import make_series, project_tilt
 from tomoexport.engine.subtomo import padded_box, plan_subtomos, reconstruct_subtomos
 from tomoexport.engine.weights import envelope
@@ -36,12 +39,13 @@ CHUNK = 1  # particles that a thread works on at once, as in an export
 DIAMETER = 0.8  # of the box
 
 
-def export(data, geometry, ctf, threads, with_ctf=True, repeats=1):
+def export(data, geometry, ctf, threads, with_ctf=True, repeats=1, relion=False):
     """Reconstruct all particles with our engine.
 
     Returns
     -------
     volumes, transfer : ndarray `(N, box, box, box)`, `(N, box, box, box//2+1)`
+        With `relion` pseudo-subtomograms and their CTF^2.
     seconds : float
         Of the particles, in all repeats.
     plan_seconds : float
@@ -54,25 +58,31 @@ def export(data, geometry, ctf, threads, with_ctf=True, repeats=1):
                           np.zeros(geometry.n_tilts, int))
     start = time.perf_counter()
     ctf = ctf if with_ctf else None
-    depth_range = np.abs(geometry.project(data["position"]).depth).max()
-    padded, _ = padded_box(box, ctf, pixel, DIAMETER * box * pixel, depth_range)
-    plan = plan_subtomos(geometry, ctf, box, padded, pixel, backend, dose_weighting=with_ctf)
+    if relion:
+        plan = plan_pseudo(geometry, ctf, int(1.5 * box), box, pixel, 4.0, backend)
+        make = extract_volumes
+    else:
+        depth_range = np.abs(geometry.project(data["position"]).depth).max()
+        padded, _ = padded_box(box, ctf, pixel, DIAMETER * box * pixel, depth_range)
+        plan = plan_subtomos(geometry, ctf, box, padded, pixel, backend, dose_weighting=with_ctf)
+        make = reconstruct_subtomos
     plan_seconds = time.perf_counter() - start
 
-    def one(points):
-        seen = geometry.project(points)
-        visible = np.ones(seen.depth.shape, bool)
-        return reconstruct_subtomos(stack.images, plan, stack.position_px(seen.xy), geometry.hand * seen.depth,
-                                    seen.matrix, visible, backend)
+    def run(pool):
+        """All particles, as an export does it: projected together, reconstructed one by one."""
+        seen = geometry.project(data["position"])
+        place, depth, visible = stack.position_px(seen.xy), geometry.hand * seen.depth, np.ones(seen.depth.shape, bool)
+        return list(pool.map(lambda some: make(stack.images, plan, place[some], depth[some], seen.matrix, visible[some],
+                                               backend), chunks))
 
-    chunks = [data["position"][i:i + CHUNK] for i in range(0, len(data["position"]), CHUNK)]
+    chunks = [slice(i, i + CHUNK) for i in range(0, len(data["position"]), CHUNK)]
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(one, chunks[:threads]))
+        run(pool)
         start = time.perf_counter()
         for _ in range(repeats):
-            results = list(pool.map(one, chunks))
+            results = run(pool)
         seconds = time.perf_counter() - start
-    return (*(np.concatenate(part) for part in zip(*results)), seconds, plan_seconds)
+    return (*(np.concatenate(part) for part in list(zip(*results))[:2]), seconds, plan_seconds)
 
 
 def noise_data(path, shape, box, pixel_size, particles, tilts, seed):
@@ -145,6 +155,19 @@ def grid_ours(path):
                                 correct=False)[0][0]
 
 
+def grid_relion(path):
+    """Numerator of RELION 5's gridding as our engine has it; its windows are half as large again and hold no more."""
+    data, geometry, _ = load(path)
+    box, backend = int(data["box"]), Backend("cpu", threads=1)
+    big = int(1.5 * box)
+    margin = (big - box) // 2
+    images = np.pad(data["images"], ((0, 0), (margin, margin), (margin, margin)))
+    plan = plan_pseudo(geometry, None, big, box, geometry.pixel_size, 1.0, backend, invert=False, circle=False)
+    centre = np.full((1, geometry.n_tilts, 2), big // 2, np.float64)
+    nothing = np.zeros((1, geometry.n_tilts))
+    return extract_volumes(images, plan, centre, nothing, geometry.matrix[None], nothing == 0, backend)[0][0]
+
+
 def exact_sum(path, voxel, size):
     """What gridding stands for: the trigonometric sum over all samples of the windows, padded to `size`.
 
@@ -171,7 +194,8 @@ def gridding_errors(folder, peer, args):
     inside = np.argwhere(sphere(args.box, 28 / 64 * args.box, dtype=bool))
     chosen = inside[np.random.default_rng(0).permutation(len(inside))[:4000]]
     voxel = (chosen - args.box // 2)[:, ::-1].astype(np.float64)
-    found = {"tomoexport": (grid_ours(path), args.box)}
+    found = {"tomoexport": (grid_ours(path), args.box),
+             "tomoexport, RELION 5 way": (grid_relion(path), int(1.5 * args.box))}
     for oversampling in (2, 1):
         out = folder / "grid.npz"
         run([*peer, "gridding", path, out, "--oversampling", oversampling, oversampling], args.threads)
@@ -215,9 +239,11 @@ def accuracy(folder, peer, args):
 def worker(path, threads, repeats):
     """One timed run of our side, in a process of its own."""
     data, geometry, ctf = load(path)
-    _, _, seconds, plan_seconds = export(data, geometry, ctf, threads, repeats=repeats)
-    count = repeats * len(data["position"])
-    print(json.dumps(dict(per_particle=seconds / count, plan=plan_seconds)))
+    count, out = repeats * len(data["position"]), {}
+    for name, relion in (("per_particle", False), ("relion", True)):
+        _, _, seconds, out["plan " + name] = export(data, geometry, ctf, threads, repeats=repeats, relion=relion)
+        out[name] = seconds / count
+    print(json.dumps(out))
 
 
 def main():
@@ -256,19 +282,21 @@ def main():
 def report(pairs, particles):
     """Print the table; medians as a dict."""
     rows, summary = [], {}
-    own = [mine["per_particle"] * 1e3 for found in pairs.values() for mine, _ in found]
-    rows.append(["tomoexport", "", "", middle(own), ""])
-    summary["tomoexport"] = statistics.median(own)
+    for name, key in (("tomoexport", "per_particle"), ("tomoexport, RELION 5 way", "relion")):
+        own = [mine[key] * 1e3 for found in pairs.values() for mine, _ in found]
+        rows.append([name, "", "", middle(own), "", ""])
+        summary[name] = statistics.median(own)
     # The defaults of the peer's two functions differ: 2 for volumes, 1 for 3D CTFs.
     for name, volume, transfer in (("warpylib 2", "2", "2"), ("warpylib 1", "1", "1"), ("warpylib defaults", "2", "1")):
         ms = [[theirs["seconds"][i] / particles * 1e3 for _, theirs in pairs[which]]
               for i, which in enumerate((volume, transfer))]
         total = [a + b for a, b in zip(*ms)]
-        mine = [m["per_particle"] * 1e3 for m, _ in pairs[volume]]
-        ratio = [t / m for t, m in zip(total, mine)]
-        rows.append([name, middle(ms[0]), middle(ms[1]), middle(total), middle(ratio)])
-        summary[name] = dict(ms=statistics.median(total), ratio=statistics.median(ratio))
-    table(["ms per particle, median (range)", "volume", "3D CTF", "both", "over tomoexport"], rows)
+        ratios = [[t / (m[key] * 1e3) for t, (m, _) in zip(total, pairs[volume])] for key in ("per_particle", "relion")]
+        rows.append([name, middle(ms[0]), middle(ms[1]), middle(total)] + [middle(ratio) for ratio in ratios])
+        summary[name] = dict(ms=statistics.median(total), ratio=statistics.median(ratios[0]),
+                             ratio_relion=statistics.median(ratios[1]))
+    table(["ms per particle, median (range)", "volume", "3D CTF", "both", "over tomoexport", "over its RELION 5 way"],
+          rows)
     loads = [one["load"] for found in pairs.values() for pair in found for one in pair]
     print("\nload before each run: %s" % middle(loads))
     return summary

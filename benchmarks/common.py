@@ -1,4 +1,4 @@
-"""What the benchmarks share: data sets that both programs read, alternating runs, tables."""
+"""What the benchmarks share: data sets that both programs read, the standard job, alternating runs, tables."""
 
 import json
 import os
@@ -17,6 +17,7 @@ from tomoexport.engine.geometry import TiltSeriesGeometry
 
 HERE = Path(__file__).resolve().parent
 LIBRARIES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+STANDARD = HERE / ".timing"  # where the standard job's data are, unless something else is said
 
 
 def save(path, series, images, box=0, position=None):
@@ -52,6 +53,16 @@ def load(path):
     return data, geometry, Ctf(optics, data["defocus_u"], data["defocus_v"], data["astigmatism"])
 
 
+def standard_job(folder):
+    """Folder with the data of the standard job, 41 tilts of 3838 x 3712 px at 1.35 A (2.3 GB); made if absent."""
+    folder = Path(folder).absolute()
+    if not (folder / "tomograms.star").exists():
+        print("making the data of the standard job in %s" % folder, file=sys.stderr)
+        subprocess.run([sys.executable, "-m", "tomoexport", "simulate", "--preset", "timing", "--output", folder],
+                       check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
 def peer_python():
     """Interpreter of the peer's environment: `TOMOEXPORT_PEER`, or where `setup_peer.sh` puts it."""
     python = Path(os.environ.get("TOMOEXPORT_PEER", HERE / ".peer-venv" / "bin" / "python"))
@@ -61,7 +72,11 @@ def peer_python():
 
 
 def run(command, threads):
-    """Run a program that ends with a line of JSON; returns that, its `wall` time (s) and the `load` before."""
+    """Run a program that ends with a line of JSON; returns that, its `wall` time (s) and the `load` before.
+
+    ``threads`` are those of the libraries for linear algebra and transforms: 1 for our side, as its jobs have it, for
+    it has threads of its own.
+    """
     environment = dict(os.environ, **{name: str(threads) for name in LIBRARIES})
     load_average, start = os.getloadavg()[0], time.perf_counter()
     done = subprocess.run([str(part) for part in command], env=environment, stdout=subprocess.PIPE, text=True)
@@ -96,7 +111,7 @@ def alternate(ours, peers, pairs, threads):
     for number in range(pairs):
         for name, command in peers.items():
             print("pair %d of %d: %s" % (number + 1, pairs, name), file=sys.stderr)
-            found[name].append((run(ours, threads), run(command, threads)))
+            found[name].append((run(ours, 1), run(command, threads)))
     return found
 
 

@@ -1,10 +1,11 @@
 """Run warpylib on a data set of `common.py`; started in the peer's own environment (`setup_peer.sh`).
 
-    peer_warpylib.py JOB DATA.npz OUT.npz [--threads N] [--batch B] [--oversampling V C] [--no-ctf]
+    peer_warpylib.py JOB DATA.npz OUT.npz [--threads N] [--batch B] [--oversampling V C] [--no-ctf] [--device cuda]
 
 JOB is `subtomo` (a sub-volume and a 3D CTF per particle), `tomogram` (`reconstruct_full`) or `gridding` (the bare
-insertion of slices, for its error). Prints one line of JSON with the seconds that the calls took, after a first call
-that is not counted, and writes what was computed to OUT.npz.
+insertion of slices, for its error; CPU only). Prints one line of JSON with the seconds that the calls took, after a
+first call that is not counted, and writes what was computed to OUT.npz. On a GPU the sub-volumes and 3D CTFs stay there
+while the time runs; `reconstruct_full` brings its tiles to the host itself.
 
 What is translated: warpylib's tilt angle is minus IMOD's, its positions count from the corner of the volume, its
 defocus is in micrometers, and `are_angles_inverted` is a defocus hand of -1.
@@ -24,8 +25,15 @@ from warpylib.tilt_series import TiltSeries
 from warpylib.tilt_series.reconstruct_subvolumes import ifftshift_and_crop_3d
 
 
-def tensor(array):
-    return torch.tensor(np.asarray(array), dtype=torch.float32)
+def tensor(array, device="cpu"):
+    return torch.tensor(np.asarray(array), dtype=torch.float32, device=device)
+
+
+def now(args):
+    """Time, when the device has done all that it was given."""
+    if args.device != "cpu":
+        torch.cuda.synchronize(args.device)
+    return time.perf_counter()
 
 
 def tilt_series(data):
@@ -50,8 +58,8 @@ def tilt_series(data):
 
 def subtomo(ts, data, args):
     """Sub-volumes and 3D CTFs of all particles; seconds of each."""
-    images, pixel, box = tensor(data["images"]), float(data["pixel_size"]), int(data["box"])
-    points = tensor(data["position"] + data["volume_size"] / 2)
+    images, pixel, box = tensor(data["images"], args.device), float(data["pixel_size"]), int(data["box"])
+    points = tensor(data["position"] + data["volume_size"] / 2, args.device)
     for_volume, for_ctf = args.oversampling
 
     def volumes(at):
@@ -64,24 +72,26 @@ def subtomo(ts, data, args):
     seconds, results = [], []
     for function in (volumes, transfer):
         function(points[:args.batch])
-        start = time.perf_counter()
-        results.append(torch.cat([function(part) for part in points.split(args.batch)]).numpy())
-        seconds.append(time.perf_counter() - start)
+        start = now(args)
+        found = torch.cat([function(part) for part in points.split(args.batch)])
+        seconds.append(now(args) - start)
+        results.append(found.cpu().numpy())
+        del found
     return seconds, dict(volumes=results[0], transfer=results[1])
 
 
 def tomogram(ts, data, args):
     """The whole tomogram at the pixel size of the images; seconds."""
-    images, pixel = tensor(data["images"]), float(data["pixel_size"])
+    images, pixel = tensor(data["images"], args.device), float(data["pixel_size"])
 
     def reconstruct(size):
         return ts.reconstruct_full(images, pixel, tuple(float(s) for s in size), apply_ctf=args.ctf,
                                    batch_size=args.batch)
 
     reconstruct([128 * pixel, 64 * pixel, 64 * pixel])
-    start = time.perf_counter()
-    volume = reconstruct(data["volume_size"]).numpy()
-    return [time.perf_counter() - start], dict(tomogram=volume)
+    start = now(args)
+    volume = reconstruct(data["volume_size"]).cpu().numpy()  # it is on the CPU already
+    return [now(args) - start], dict(tomogram=volume)
 
 
 def gridding(ts, data, args):
@@ -112,12 +122,17 @@ def main():
     parser.add_argument("--oversampling", type=float, nargs=2, default=(2.0, 2.0), metavar=("V", "C"),
                         help="of the sub-volumes and of the 3D CTFs")
     parser.add_argument("--no-ctf", dest="ctf", action="store_false")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N, as torch takes it")
     args = parser.parse_args()
+    if args.job == "gridding" and args.device != "cpu":
+        parser.error("gridding runs on the CPU")
+    if args.device != "cpu":
+        torch.cuda.set_device(torch.device(args.device).index or 0)  # for kernels that look at the current device
     torch.set_num_threads(args.threads)
     with np.load(args.data) as archive:
         data = {name: archive[name] for name in archive.files}
     with torch.no_grad():
-        seconds, results = JOBS[args.job](tilt_series(data), data, args)
+        seconds, results = JOBS[args.job](tilt_series(data).to(torch.device(args.device)), data, args)
     np.savez(args.out, **results)
     print(json.dumps(dict(seconds=seconds, versions=dict(
         warpylib=warpylib.__version__, torch=torch.__version__, torch_projectors=torch_projectors.__version__))))

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 import sys
 
 from . import __version__, options
@@ -50,6 +51,8 @@ def main(arguments=None):
     int
         See `EXIT_CODES`.
     """
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # read when NumPy is loaded; our own threads own a particle each
     top = parser()
     given = top.parse_args(arguments)
     logging.basicConfig(stream=sys.stdout, level=logging.DEBUG if given.verbose else logging.INFO,

@@ -63,12 +63,19 @@ def _bad_pixels():
 
 def _device():
     return option("auto", "Device", "auto takes a GPU if a real kernel runs on it and otherwise the CPU, and says "
-                  "which; cpu or cuda:N insist.", advanced=True)
+                  "which; cpu or cuda:N insist. cuda:0,1 or cuda:all work on a tilt series on each of these GPUs at "
+                  "once; they share the threads and the memory.", advanced=True)
 
 
 def _threads():
     return option(0, "Threads", "CPU threads; 0 takes all cores that the process may use.", low=0, high=4096,
                   advanced=True)
+
+
+def _memory():
+    return option(0.0, "Memory", "Memory that the computation may take; where it is little, fewer threads work or "
+                  "smaller pieces are made, which takes longer. 0 takes half of what is free.", unit="GB", low=0.0,
+                  high=1e6, advanced=True)
 
 
 @dataclass(frozen=True)
@@ -109,9 +116,15 @@ class ReconstructOptions:
     dose_weighting: bool = option(True, "Weight by dose", "Damp the high frequencies of late tilts by exp(-dose k^2) "
                                   "and every tilt by the cosine of its angle.")
     hand: int = _hand()
+    method: str = option("wbp", "Method", "wbp: weighted back-projection. sirt: iterations that start from a smoothed "
+                         "one and bring the volume's projections closer to the images; more contrast for picking, "
+                         "less detail.", choices=("wbp", "sirt"))
+    iterations: int = option(15, "SIRT iterations", "Each takes about two and a half times as long as a "
+                             "back-projection. 10 to 30 are usual; more bring out detail, and noise.", low=1, high=1000)
     bad_pixels: str = _bad_pixels()
     device: str = _device()
     threads: int = _threads()
+    memory: float = _memory()
 
 
 @dataclass(frozen=True)
@@ -160,6 +173,7 @@ class SubtomoOptions:
     bad_pixels: str = _bad_pixels()
     device: str = _device()
     threads: int = _threads()
+    memory: float = _memory()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from ..errors import BackendError
 
 log = logging.getLogger(__name__)
 
+PLANS = 64  # of transforms that are kept: a handful for each size of a batch
+
 
 def available_cores():
     """Cores that this process may use, as its affinity mask says.
@@ -114,12 +116,23 @@ class Backend:
         bool
             False on the CPU.
         """
-        return self.on_gpu and type(error).__name__ == "OutOfMemoryError"
+        # The two texts: a plan of a transform that the library, or the limit of its cache, has no memory for.
+        return self.on_gpu and (type(error).__name__ == "OutOfMemoryError" or "CUFFT_ALLOC_FAILED" in str(error)
+                                or "plan memsize is too large" in str(error))
 
     def release(self):
         """Give cached device memory back, so that it can be had in other pieces."""
         if self.on_gpu:
+            if hasattr(self.xp, "cuda"):
+                self.xp.fft.config.get_plan_cache().clear()
             self.xp.get_default_memory_pool().free_all_blocks()
+
+    def keep_plans(self):
+        """Keep the calling thread's plans of Fourier transforms, while they take less than half of the free memory."""
+        if self.on_gpu and hasattr(self.xp, "cuda"):
+            cache = self.xp.fft.config.get_plan_cache()
+            cache.set_size(PLANS)
+            cache.set_memsize(max(1, (self.free_bytes() + cache.get_curr_memsize()) // 2))
 
     def describe(self):
         """The backend for logs.
@@ -145,14 +158,32 @@ def keep_freed_memory():
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
+def list_gpus():
+    """The GPUs that this process sees; their position is their device number.
+
+    Returns
+    -------
+    list of (str, int)
+        Name, and memory in bytes.
+
+    Raises
+    ------
+    Exception
+        Whatever CuPy or the driver raises where they are absent or do not work.
+    """
+    import cupy
+    runtime = cupy.cuda.runtime
+    found = [runtime.getDeviceProperties(n) for n in range(runtime.getDeviceCount())]
+    return [(p["name"].decode(errors="replace"), int(p["totalGlobalMem"])) for p in found]
+
+
 def select_backend(device="auto", threads=0):
-    """Choose the device.
+    """Choose one device.
 
     Parameters
     ----------
     device : str
-        'auto' takes a GPU only if a transform and a kernel really run on it; 'cpu'; 'numpy' for the readable
-        reference; 'cuda' or 'cuda:N' insist on a GPU.
+        As `select_backends`, but no list.
     threads : int
         CPU threads, 0 for all that the process may use.
 
@@ -163,29 +194,91 @@ def select_backend(device="auto", threads=0):
     Raises
     ------
     BackendError
-        If a GPU was asked for by name and cannot be used, or the name is unknown.
+        As `select_backends`.
+    """
+    if "," in device or device == "cuda:all":
+        raise BackendError("--device %s: a single device is needed here. Use cuda:N" % device)
+    return select_backends(device, threads)[0]
+
+
+def select_backends(device="auto", threads=0, most=None):
+    """Choose the devices.
+
+    Parameters
+    ----------
+    device : str
+        'auto' takes one GPU, only if a transform and a kernel really run on it; 'cpu'; 'numpy' for the readable
+        reference; 'cuda', 'cuda:N', 'cuda:N,M' or 'cuda:all' insist on GPUs.
+    threads : int
+        CPU threads that the devices share, 0 for all that the process may use.
+    most : int, optional
+        Take no more devices than this, the first ones.
+
+    Returns
+    -------
+    list of Backend
+        At least one; each has its share of the threads, at least one. No device is made the current one.
+
+    Raises
+    ------
+    BackendError
+        If a GPU was asked for by name and cannot be used or does not exist, or the text has no meaning.
     """
     threads = int(threads) or available_cores()
-    if device == "numpy":
-        return Backend("numpy", threads=threads)
-    if device == "cpu":
-        return Backend("cpu", threads=threads)
-    if device == "auto" or device == "cuda" or device.startswith("cuda:"):
-        number = device.partition(":")[2] or "0"
-        if not number.isdigit():
-            raise BackendError("--device: %r is no device number. Use cuda:0, cuda:1 ..." % number)
+    if device in ("numpy", "cpu"):
+        return [Backend(device, threads=threads)]
+    if device == "auto":
         try:
-            return _cuda(int(number), threads)
+            return [_cuda(0, threads)]
         except Exception as error:  # whatever CuPy, the driver or the compiler raises
-            reason = "%s: %s" % (type(error).__name__, str(error).strip().splitlines()[0] if str(error) else "")
-            if device != "auto":
-                raise BackendError("--device %s: the GPU cannot be used (%s). `tomoexport doctor` says more; --device "
-                                   "cpu needs no GPU." % (device, reason)) from error
-            if isinstance(error, ModuleNotFoundError):
-                reason = "CuPy is not installed"
+            reason = "CuPy is not installed" if isinstance(error, ModuleNotFoundError) else _reason(error)
         log.info("computing on the CPU: %s", reason)
-        return Backend("cpu", threads=threads, why=reason)
-    raise BackendError("--device: %r is unknown. Use auto, cpu, cuda or cuda:N" % device)
+        return [Backend("cpu", threads=threads, why=reason)]
+    kind, _, wanted = device.partition(":")
+    if kind != "cuda":
+        raise BackendError("--device: %r is unknown. Use auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all" % device)
+    numbers = _gpu_numbers(device, wanted or "0")[:most]
+    shares = [max(1, threads // len(numbers) + (i < threads % len(numbers))) for i in range(len(numbers))]
+    backends = []
+    for number, share in zip(numbers, shares):
+        try:
+            backends.append(_cuda(number, share))
+        except Exception as error:
+            raise _unusable(device, "GPU %d" % number if len(numbers) > 1 else "the GPU", error) from error
+    return backends
+
+
+def _gpu_numbers(device, wanted):
+    """Device numbers of a list, which exist and are named once."""
+    words = [] if wanted == "all" else [word.strip() for word in wanted.split(",")]
+    for word in words:
+        if not word.isdecimal():
+            raise BackendError("--device %s: %r is no device number. Use cuda:0, cuda:0,1 or cuda:all."
+                               % (device, word))
+    numbers = [int(word) for word in words]
+    for number in numbers:
+        if numbers.count(number) > 1:
+            raise BackendError("--device %s: GPU %d is named more than once. Name each GPU once." % (device, number))
+    try:
+        count = len(list_gpus())
+    except Exception as error:
+        raise _unusable(device, "the GPU", error) from error
+    numbers = numbers or list(range(count))
+    missing = ", ".join(str(number) for number in numbers if number >= count)
+    if missing or not numbers:
+        there = "GPU 0 is the only one" if count == 1 else "there are GPUs 0 to %d" % (count - 1)
+        raise BackendError("--device %s: %s. `tomoexport doctor` lists them; --device cpu needs none." % (
+            device, "there is no GPU %s, %s" % (missing, there) if count else "there is no GPU"))
+    return numbers
+
+
+def _reason(error):
+    return "%s: %s" % (type(error).__name__, str(error).strip().splitlines()[0] if str(error).strip() else "")
+
+
+def _unusable(device, which, error):
+    return BackendError("--device %s: %s cannot be used (%s). `tomoexport doctor` says more; --device cpu needs no GPU."
+                        % (device, which, _reason(error)))
 
 
 def _cuda(number, threads):
@@ -201,5 +294,4 @@ def _cuda(number, threads):
         patches = gpu.crop(probe.reshape(1, 16, 16), cupy.zeros((1, 1, 2), cupy.int32), 4)
         if float(patches[0, 0, 3, 3]) != 51.0:
             raise BackendError("the GPU's kernels are wrong")
-        cupy.cuda.Device(number).use()
     return Backend("cuda", cupy, fft, threads, number)

@@ -161,6 +161,22 @@ class Ctf:
         gamma = (-np.pi * lam * (mean * k2 + half * along) + 0.5 * np.pi * cs * lam ** 3 * k2 ** 2 - constant)
         return gamma / (2 * np.pi), -0.5 * lam * k2
 
+    def polynomial(self):
+        """The phase of `coefficients` as a polynomial of the frequency.
+
+        Returns
+        -------
+        ndarray `(T, 6)`
+            Factors of kx^2, kx ky, ky^2, k^4 and 1, giving cycles; last that of ``dz k^2`` for a further defocus dz.
+        """
+        lam, turn = self.optics.wavelength, np.deg2rad(2 * self.angle)
+        mean, half = 0.5 * (self.defocus_u + self.defocus_v), 0.5 * (self.defocus_u - self.defocus_v)
+        quartic = 0.25 * self.optics.cs * 1e7 * lam ** 3
+        constant = -(np.deg2rad(self.phase) + np.arcsin(self.optics.amplitude_contrast)) / (2 * np.pi)
+        return np.stack([-0.5 * lam * (mean + half * np.cos(turn)), -lam * half * np.sin(turn),
+                         -0.5 * lam * (mean - half * np.cos(turn)), np.full_like(mean, quartic), constant,
+                         np.full_like(mean, -0.5 * lam)], -1)
+
     def values(self, kx, ky, depth_shift=0.0):
         """CTF without envelope, ``-sin(gamma)``.
 

@@ -1,9 +1,13 @@
 """Fourier lengths, Fourier cropping and windows; every transform keeps single precision."""
 
+from functools import lru_cache
+
 import numpy as np
 import scipy.fft
 
 from ..errors import InputError
+
+ROWS = 64  # of an image that are worked on at once
 
 
 def fast_even(n):
@@ -30,6 +34,7 @@ def _largest_factor(n):
     return n if n > 1 else 1
 
 
+@lru_cache(maxsize=64)
 def rescale_lengths(n, ratio, tolerance=1e-4):
     """Lengths between which a Fourier crop scales an image by a given ratio.
 
@@ -72,7 +77,7 @@ def factor_sum(n):
     return total + (n if n > 1 else 0)
 
 
-def fourier_rescale(image, ratio):
+def fourier_rescale(image, ratio, before=None):
     """Scale an image to a larger pixel by cropping its transform; the centre N//2 stays the centre.
 
     Parameters
@@ -81,6 +86,9 @@ def fourier_rescale(image, ratio):
         Should fall off to 0 at its edges.
     ratio : float
         Output over input pixel size, at least 1.
+    before : callable, optional
+        ``before(y, rows)`` is called with some rows of the image, from row y on, right before they are transformed;
+        what it changes in place is what is scaled.
 
     Returns
     -------
@@ -96,26 +104,69 @@ def fourier_rescale(image, ratio):
     """
     if ratio < 1 - 1e-4:
         raise InputError("pixel size", "the output's is smaller than the images'", "Ask for at least the images' own")
-    if ratio < 1 + 1e-6:
-        return image, (1.0, 1.0)
     h, w = image.shape
+    if ratio < 1 + 1e-6:
+        for y in range(0, h, ROWS):
+            if before:
+                before(y, image[y:y + ROWS])
+        return image, (1.0, 1.0)
     (hp, ho), (wp, wo) = rescale_lengths(h, ratio), rescale_lengths(w, ratio)
-    padded = np.zeros((hp, wp), np.float32)
-    y, x = hp // 2 - h // 2, wp // 2 - w // 2
-    padded[y:y + h, x:x + w] = image
-    # Rows first: columns beyond the crop are dropped before the second pass.
-    half = scipy.fft.rfft(padded, axis=1)[:, :wo // 2]
-    full = scipy.fft.fft(half, axis=0, overwrite_x=True)
-    kept = np.zeros((ho, wo // 2 + 1), full.dtype)
     m = ho // 2
+    # Rows first, a few at a time so that they stay in the cache; columns beyond the crop go before the second pass.
+    half = np.empty((hp, wo // 2), np.complex64)
+    half[h:] = 0
+    for y in range(0, h, ROWS):
+        rows = image[y:y + ROWS]
+        if before:
+            before(y, rows)
+        half[y:y + len(rows)] = scipy.fft.rfft(rows, n=wp, axis=1)[:, :wo // 2]
+    full = scipy.fft.fft(half, axis=0, overwrite_x=True)
+    kept = np.zeros((ho, wo // 2 + 1), np.complex64)
     kept[:m, :wo // 2] = full[:m]
     kept[ho - m + 1:, :wo // 2] = full[hp - m + 1:]
+    # The image was filled up at its end; its centre belongs in the middle.
+    for axis, (size, padded, cropped) in enumerate(((h, hp, ho), (w, wp, wo))):
+        if padded != size:
+            k = np.fft.fftfreq(cropped, 1 / cropped)[:kept.shape[axis]]
+            turn = np.exp(-2j * np.pi * (padded // 2 - size // 2) / padded * k).astype(np.complex64)
+            kept *= turn[:, None] if axis == 0 else turn
     scaled = scipy.fft.irfft2(kept, s=(ho, wo), overwrite_x=True)
     scaled *= np.float32(ho * wo / (hp * wp))
     # Keep what the image covered, an even number of pixels about the centre.
     ny, nx = min(ho, 2 * int(np.ceil(h * ho / hp / 2))), min(wo, 2 * int(np.ceil(w * wo / wp / 2)))
     y, x = ho // 2 - ny // 2, wo // 2 - nx // 2
     return np.ascontiguousarray(scaled[y:y + ny, x:x + nx]), (hp / ho, wp / wo)
+
+
+def fourier_crop(data, size, xp=np, nyquist=False):
+    """Low frequencies of windows, as those of windows with larger pixels; values are kept.
+
+    Parameters
+    ----------
+    data : ndarray `(N, T, S, S//2+1)` complex
+        rfft2 of the windows.
+    size : int
+        Side of the new windows, even, below S.
+    xp : module
+        numpy or cupy.
+    nyquist : bool
+        Keep the new Nyquist lines, that of the rows from the negative side; otherwise they are 0.
+
+    Returns
+    -------
+    ndarray `(N, T, size, size//2+1)`
+    """
+    n, t, big, _ = data.shape
+    half = size // 2
+    out = xp.zeros((n, t, size, half + 1), data.dtype)
+    factor = np.float32((size / big) ** 2)
+    out[:, :, :half, :half] = data[:, :, :half, :half] * factor
+    out[:, :, half + 1:, :half] = data[:, :, big - half + 1:, :half] * factor
+    if nyquist:
+        out[:, :, :half, half] = data[:, :, :half, half] * factor
+        out[:, :, half:, half] = data[:, :, big - half:, half] * factor
+        out[:, :, half, :half] = data[:, :, big - half, :half] * factor
+    return out
 
 
 def centre_crop(array, size, axes):

@@ -65,21 +65,38 @@ def kernel_table(box, grid):
     ndarray `(PRECISION + 1, WIDTH)` float32
         Row p: a sample p/PRECISION of a cell above cell 0; columns: cells -1, 0, 1, 2.
     """
-    fraction = np.arange(PRECISION + 1)[:, None] / PRECISION
-    table = _kernel(fraction - (np.arange(WIDTH) - (WIDTH // 2 - 1)), box, grid).astype(np.float32)
+    table = _table(grid / box)
     table.flags.writeable = False
     return table
 
 
-def _kernel(distance, box, grid):
-    b = beta(WIDTH, grid / box)
+@lru_cache(maxsize=1)
+def interpolation_table():
+    """`kernel_table` for images that have been made finer by `OVERSAMPLING`.
+
+    Returns
+    -------
+    ndarray `(PRECISION + 1, WIDTH)` float32
+    """
+    table = _table(OVERSAMPLING)
+    table.flags.writeable = False
+    return table
+
+
+def _table(oversampling):
+    fraction = np.arange(PRECISION + 1)[:, None] / PRECISION
+    return _kernel(fraction - (np.arange(WIDTH) - (WIDTH // 2 - 1)), oversampling).astype(np.float32)
+
+
+def _kernel(distance, oversampling):
+    b = beta(WIDTH, oversampling)
     inside = np.clip(1 - (2 * distance / WIDTH) ** 2, 0, None)
     return np.where(np.abs(distance) <= WIDTH / 2, np.i0(b * np.sqrt(inside)) / np.i0(b), 0.0)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def deapodisation(box, grid):
-    """One factor of the separable real-space correction.
+    """What a volume is to be multiplied by after the inverse transform of its grid.
 
     Parameters
     ----------
@@ -88,16 +105,70 @@ def deapodisation(box, grid):
 
     Returns
     -------
-    ndarray `(box,)` float32
-        To be multiplied along each axis after the inverse transform, centre at box//2.
+    ndarray `(box, box, box)` float32
+        Centre at box//2; with the factor of a transform that was longer than the box.
 
     Notes
     -----
-    The inverse of the kernel's transform ``sinh(s) / s`` with ``s = sqrt(beta^2 - (pi W x / G)^2)``.
+    The inverse of the kernel's transform ``sinh(s) / s`` with ``s = sqrt(beta^2 - (pi W x / G)^2)``, along each axis.
     """
-    x = (np.arange(box) - box // 2) / grid
-    s = np.sqrt((beta(WIDTH, grid / box) ** 2 - (np.pi * WIDTH * x) ** 2).astype(np.complex128))
-    transform = (np.sinh(s) / s).real * WIDTH / np.i0(beta(WIDTH, grid / box))
-    factor = (1 / transform).astype(np.float32)
+    one = (grid / box * prefilter((np.arange(box) - box // 2) / grid, grid / box)).astype(np.float32)
+    factor = one[:, None, None] * (one[:, None] * one)
     factor.flags.writeable = False
     return factor
+
+
+def prefilter(frequency, oversampling):
+    """Inverse of the kernel's Fourier transform: undone before interpolation, or after gridding.
+
+    Parameters
+    ----------
+    frequency : ndarray `(...)`
+        Cycles per cell, or real-space position over the side of the grid.
+    oversampling : float
+        Ratio of grid to box that the kernel is shaped for.
+
+    Returns
+    -------
+    ndarray `(...)` float64
+    """
+    b = beta(WIDTH, oversampling)
+    s = np.sqrt((b ** 2 - (np.pi * WIDTH * np.asarray(frequency, np.float64)) ** 2).astype(np.complex128))
+    return 1 / ((np.sinh(s) / s).real * WIDTH / np.i0(b))
+
+
+@lru_cache(maxsize=16)
+def crop_matrix(box, grid, gridded):
+    """Crop of a point response seen in Fourier space: from frequencies of a grid to those of a smaller box.
+
+    Parameters
+    ----------
+    box, grid : int
+        Sides, even.
+    gridded : bool
+        The response was made by gridding: undo the kernel, and scale from cells to the frequencies of the box.
+
+    Returns
+    -------
+    matrix : ndarray `(box, grid)` float32
+        For an axis in FFT order. Real: the response counts with half its value at both ends of the box.
+    last, mates : ndarray `(grid//2+1, box//2+1)`, `(grid//2-1, box//2+1)` float32
+        For the half that is stored of the last axis: factors of the frequencies from 0 to the highest, and of the
+        negative ones that belong to 1 ... grid//2-1.
+
+    Notes
+    -----
+    ``A[k, K] = sum_r m(r) cos(2 pi r (k / box - K / grid)) / grid`` with ``m`` the window of the crop, for r from
+    -box/2 to box/2: what an inverse transform, crop and transform do to an even function, axis by axis.
+    """
+    r = np.arange(-(box // 2), box // 2 + 1)
+    window = np.where(np.abs(r) == box // 2, 0.5, 1.0) / grid
+    if gridded:
+        window = window * prefilter(r / grid, grid / box) * grid / box
+    k, cell = (2 * np.pi * np.outer(np.fft.fftfreq(n), r) for n in (box, grid))
+    matrix = ((np.cos(k) * window) @ np.cos(cell).T + (np.sin(k) * window) @ np.sin(cell).T).astype(np.float32)
+    half = matrix[:box // 2 + 1].T
+    out = matrix, half[:grid // 2 + 1].copy(), half[:grid // 2:-1].copy()
+    for part in out:
+        part.flags.writeable = False
+    return out

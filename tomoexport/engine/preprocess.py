@@ -6,7 +6,7 @@ import numpy as np
 import scipy.ndimage
 
 from ..errors import UnitError
-from .fourier import fourier_rescale, taper
+from .fourier import ROWS, fourier_rescale, taper
 
 TAPER = 0.02  # of the shorter side, at least 8 pixels: where the images fall off to 0
 
@@ -51,32 +51,44 @@ class PreparedStack:
         return np.stack([xy[..., 1] / self.pixel_size[0] + h // 2, xy[..., 0] / self.pixel_size[1] + w // 2], -1)
 
 
-def remove_plane(image, sums=None):
+def remove_plane(image):
     """Subtract the least-squares plane from an image.
 
     Parameters
     ----------
     image : ndarray `(h, w)` float32
         Changed in place.
-    sums : tuple, optional
-        The image's `line_sums`, if they are known.
 
     Returns
     -------
     ndarray `(h, w)` float32
         The image.
     """
-    h, w = image.shape
-    rows, columns = line_sums(image) if sums is None else sums
+    along_y, along_x = fit_plane(*line_sums(image))
+    for y in range(0, len(image), ROWS):  # a piece at a time, so that the plane itself stays in the cache
+        image[y:y + ROWS] -= along_y[y:y + ROWS] + along_x
+    return image
+
+
+def fit_plane(rows, columns):
+    """The least-squares plane of an image.
+
+    Parameters
+    ----------
+    rows, columns : ndarray `(h,)`, `(w,)`
+        Its `line_sums`.
+
+    Returns
+    -------
+    along_y, along_x : ndarray `(h, 1)`, `(w,)` float32
+        The plane is their sum.
+    """
+    h, w = len(rows), len(columns)
     y, x = np.arange(h) - (h - 1) / 2, np.arange(w) - (w - 1) / 2
     # On a regular grid the two slopes and the mean are independent.
     slope_y = (rows @ y) / max(w * (y @ y), 1e-300)
     slope_x = (columns @ x) / max(h * (x @ x), 1e-300)
-    along_y = (rows.sum() / (h * w) + slope_y * y).astype(np.float32)[:, None]
-    along_x = (slope_x * x).astype(np.float32)
-    for i in range(0, h, 64):  # a piece at a time, so that the plane itself stays in the cache
-        image[i:i + 64] -= along_y[i:i + 64] + along_x
-    return image
+    return (rows.sum() / (h * w) + slope_y * y).astype(np.float32)[:, None], (slope_x * x).astype(np.float32)
 
 
 def line_sums(image):
@@ -92,28 +104,81 @@ def line_sums(image):
     columns : ndarray `(w,)` float64
     """
     h, w = image.shape
+    rows, columns = np.empty(h), np.zeros(w)
     # Matrix products take a third of the time of sums; pieces of a row lose nothing in single precision.
     with np.errstate(invalid="ignore", over="ignore"):
-        rows = (image @ np.ones(w, np.float32)).astype(np.float64)
-        columns = sum((np.ones(len(part), np.float32) @ part).astype(np.float64)
-                      for part in (image[i:i + 512] for i in range(0, h, 512)))
+        for y in range(0, h, ROWS):
+            part = image[y:y + ROWS]
+            rows[y:y + ROWS] = part @ np.ones(w, np.float32)
+            columns += np.ones(len(part), np.float32) @ part
     return rows, columns
 
 
-def apply_taper(image, width):
-    """Let an image fall off to 0 at its four edges, see `taper`.
+class Level:
+    """Subtracts a plane from an image, some rows at a time, and finds the standard deviation of what is left.
 
     Parameters
     ----------
-    image : ndarray `(h, w)` float32
-        Changed in place.
+    along_y, along_x : ndarray
+        As of `fit_plane`.
+    """
+
+    def __init__(self, along_y, along_x):
+        self._along_y, self._along_x = along_y, along_x
+        self._count, self._sum, self._squares = 0, 0.0, 0.0
+
+    def apply(self, y, rows):
+        """Level rows.
+
+        Parameters
+        ----------
+        y : int
+            Number of the first row.
+        rows : ndarray `(n, w)` float32
+            Changed in place.
+        """
+        rows -= self._along_y[y:y + len(rows)] + self._along_x
+        flat = rows.reshape(-1)
+        self._count += flat.size
+        self._sum += float(flat.sum())
+        self._squares += float(flat @ flat)
+
+    @property
+    def sd(self):
+        """Standard deviation of the rows so far; single precision may have left a level in them."""
+        return np.sqrt(max(self._squares / self._count - (self._sum / self._count) ** 2, 0.0))
+
+
+class Edges:
+    """Lets an image fall off to 0 at its four edges, some rows at a time; see `taper`.
+
+    Parameters
+    ----------
+    shape : (int, int)
     width : float
         Pixels.
     """
-    for side, view in ((image.shape[0], image), (image.shape[1], image.T)):
-        window, n = taper(side, width)[:, None], min(int(np.ceil(width)) + 1, side // 2)
-        view[:n] *= window[:n]
-        view[side - n:] *= window[side - n:]
+
+    def __init__(self, shape, width):
+        self._y, self._x = (taper(n, width) for n in shape)
+        self._n = min(int(np.ceil(width)) + 1, shape[1] // 2)
+
+    def apply(self, y, rows):
+        """Multiply rows by the windows.
+
+        Parameters
+        ----------
+        y : int
+            Number of the first row.
+        rows : ndarray `(n, w)` float32
+            Changed in place.
+        """
+        n = self._n
+        rows[:, :n] *= self._x[:n]
+        rows[:, rows.shape[1] - n:] *= self._x[len(self._x) - n:]
+        window = self._y[y:y + len(rows)]
+        if window.min() < 1:
+            rows *= window[:, None]
 
 
 def fill_bad_pixels(image):
@@ -186,31 +251,26 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
         if not np.isfinite(sums[0]).all():
             raise UnitError(item, "its pixel values are too large to be summed", "Repair or exclude the view")
     scale = np.abs(sums[0]).max() / image.shape[1]
-    remove_plane(image, sums)
-    sd = image.std(dtype=np.float64) if _is_extreme(scale, image) else _sd(image)
-    empty = not sd > 1e-6 * scale
-    if not empty:
-        image *= np.float32(1 / sd)  # whatever the unit of the pixels, transforms stay within single precision
-    apply_taper(image, max(8.0, TAPER * min(image.shape)))
-    scaled, true_ratio = fourier_rescale(image, ratio)
+    largest = max(scale, float(np.abs(image[::16, ::16]).max()))
+    unit = 1.0 if 1e-12 < largest < 1e12 or largest == 0 else largest
+    if unit != 1:  # squares could leave the range of single precision
+        image *= np.float32(1 / unit)
+        sums, scale = [s / unit for s in sums], scale / unit
+    level, edges = Level(*fit_plane(*sums)), Edges(image.shape, max(8.0, TAPER * min(image.shape)))
+
+    def before(y, rows):
+        level.apply(y, rows)
+        edges.apply(y, rows)
+
+    scaled, true_ratio = fourier_rescale(image, ratio, before)
+    empty = not level.sd > 1e-6 * scale
     if empty:
         scaled[:] = 0
     else:
         scaled -= np.float32(scaled.mean(dtype=np.float64))
-        factor = 1.0 / scaled.std(dtype=np.float64) if normalize else sd
+        factor = 1.0 / scaled.std(dtype=np.float64) if normalize else unit
         scaled *= np.float32(-factor if invert else factor)
     return scaled, true_ratio, empty, filled
-
-
-def _sd(image):
-    flat = image.reshape(-1)
-    return float(np.sqrt(flat @ flat / flat.size))
-
-
-def _is_extreme(scale, image):
-    """Whether squares of an image could leave the range of single precision."""
-    largest = max(scale, float(np.abs(image[::16, ::16]).max()))
-    return not 1e-12 < largest < 1e12
 
 
 def rescaled_shape(shape, ratio):

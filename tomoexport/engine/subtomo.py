@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from .ctf import alias_free_box, frequency_grid
-from .fourier import centre_crop, centre_phase, factor_sum, fast_even, nearest_pixel, sphere
-from .gridding import deapodisation, grid_size, kernel_table
+from .fourier import centre_crop, centre_phase, factor_sum, fast_even, fourier_crop, nearest_pixel
+from .gridding import crop_matrix, deapodisation, grid_size, kernel_table
 from .kernels import CTF_MODES, implementation
 from .weights import envelope, slice_density
 
@@ -37,6 +37,8 @@ class SubtomoPlan:
         How the CTF enters, `kernels.CTF_MODES`.
     weight : ndarray `(T, padded, padded//2+1)` float32
         Warp's weight of each tilt; on the host.
+    density : ndarray `(T, padded, padded//2+1)` float32
+        Of the slices of all tilts; on the host.
     phase, slope, envelope : ndarray
         As the kernel `modulate` takes them; on the device. The envelope is the weight over the density of slices.
     table : ndarray
@@ -50,6 +52,7 @@ class SubtomoPlan:
     pixel_size: float
     mode: int
     weight: np.ndarray
+    density: np.ndarray
     phase: object
     slope: object
     envelope: object
@@ -118,8 +121,9 @@ def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weightin
         slope = slope.astype(np.float32)
     grid = grid_size(box)
     put = backend.to_device
-    plan = SubtomoPlan(box, padded, grid, source or padded, pixel_size, mode, weight, put(phase), put(slope), None,
-                       put(kernel_table(box, grid)))
+    density = slice_density(geometry.matrix, (padded, padded), pixel_size, box * pixel_size)
+    plan = SubtomoPlan(box, padded, grid, source or padded, pixel_size, mode, weight, density, put(phase), put(slope),
+                       None, put(kernel_table(box, grid)))
     return plan_visible(plan, geometry, np.ones(geometry.n_tilts, bool), backend)
 
 
@@ -138,10 +142,12 @@ def plan_visible(plan, geometry, visible, backend):
     -------
     SubtomoPlan
     """
-    shape = (plan.padded, plan.padded)
-    envelope_ = np.zeros_like(plan.weight)
-    envelope_[visible] = plan.weight[visible] / slice_density(geometry.matrix[visible], shape, plan.pixel_size,
-                                                              plan.box * plan.pixel_size)
+    envelope_, shown = np.zeros_like(plan.weight), np.flatnonzero(visible)
+    density = plan.density[shown]
+    if len(shown) < geometry.n_tilts:
+        density -= slice_density(geometry.matrix, (plan.padded, plan.padded), plan.pixel_size,
+                                 plan.box * plan.pixel_size, np.flatnonzero(~visible), shown)
+    envelope_[shown] = plan.weight[shown] / density
     return replace(plan, envelope=backend.to_device(envelope_))
 
 
@@ -182,9 +188,11 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
     volumes = _to_real(folded[0], plan, backend)
     if not correct:
         return volumes, None
-    psf = xp.fft.ifftshift(_to_real(folded[1], plan, backend), axes=(1, 2, 3))
-    transfer = backend.fft.rfftn(psf, axes=(1, 2, 3)).real
-    return volumes, xp.ascontiguousarray(transfer)
+    # Inverse transform, crop and transform as products of matrices, which the response's symmetry makes real.
+    matrix, *last = (backend.to_device(m) for m in crop_matrix(plan.box, plan.grid, True))
+    n, g, _, gh = folded[1].shape
+    along_z = (matrix @ folded[1].reshape(n, g, g * gh)).reshape(n, plan.box, g, gh)
+    return volumes, _crop_last(matrix @ along_z, *last, (1, 2), xp)
 
 
 def slices(stack, plan, position_px, depth, visible, backend):
@@ -208,7 +216,7 @@ def slices(stack, plan, position_px, depth, visible, backend):
     put = backend.to_device
     data = fft.rfft2(kernels.crop(stack, put(origin), plan.source), axes=(2, 3))
     if plan.source != s:
-        data = _fourier_crop(data, s, xp)
+        data = fourier_crop(data, s, xp)
         shift *= np.float32(s / plan.source)
     weight = kernels.modulate(data, plan.phase, plan.slope, put(np.ascontiguousarray(depth, np.float32)), put(shift),
                               plan.envelope, put(np.ascontiguousarray(visible)), plan.mode)
@@ -216,12 +224,8 @@ def slices(stack, plan, position_px, depth, visible, backend):
     if s != b:
         windows = fft.irfft2(data, s=(s, s), axes=(2, 3))
         data = fft.rfft2(xp.ascontiguousarray(centre_crop(windows, b, (2, 3))), axes=(2, 3))
-        spread = fft.irfft2(weight.astype(xp.complex64), s=(s, s), axes=(2, 3))
-        # The transfer's point response sits on pixel 0: bring the crop's pixels together around it.
-        half = b // 2
-        rows = xp.concatenate([spread[:, :, :half], spread[:, :, s - half:]], axis=2)
-        spread = xp.concatenate([rows[..., :half], rows[..., s - half:]], axis=3)
-        weight = xp.ascontiguousarray(fft.rfft2(spread, axes=(2, 3)).real)
+        matrix, *last = (put(m) for m in crop_matrix(b, s, False))
+        weight = _crop_last(matrix @ weight, *last, (2,), xp)
     data *= sign
     return data, weight
 
@@ -248,62 +252,36 @@ def exact_windows(padded, ratio):
     return min(choices)[2:]
 
 
-def _fourier_crop(data, size, xp):
-    """Low frequencies of rfft2s `(N, T, S, S//2+1)` as those of windows of a smaller, even side; values are kept."""
-    n, t, big, _ = data.shape
-    half = size // 2
-    out = xp.zeros((n, t, size, half + 1), data.dtype)
-    factor = np.float32((size / big) ** 2)
-    out[:, :, :half, :half] = data[:, :, :half, :half] * factor
-    out[:, :, half + 1:, :half] = data[:, :, big - half + 1:, :half] * factor
+def _crop_last(partly, last, mates, axes, xp):
+    """Crop the last axis of an even function's transform, the others being cropped already.
+
+    Parameters
+    ----------
+    partly : ndarray `(..., b, s//2+1)` float32
+    last, mates : ndarray
+        As of `gridding.crop_matrix`.
+    axes : tuple of int
+        The axes that belong to the transform beside the last.
+    xp : module
+
+    Returns
+    -------
+    ndarray `(..., b, b//2+1)` float32
+    """
+    # The value at -k is that at k with all other axes reversed.
+    mate = xp.roll(xp.flip(partly[..., 1:-1], axes), 1, axes)
+    out = partly @ last
+    out += mate @ mates
     return out
 
 
 def _to_real(grids, plan, backend):
     """Inverse transform, de-apodise and crop Fourier grids `(N, grid, grid, grid//2+1)`; centre at box//2."""
-    fft, half = backend.fft, plan.box // 2
-
-    def central(array, axis):
-        """The box about index 0 of a periodic axis, index 0 moved to box//2."""
-        ends = [slice(None)] * axis
-        return backend.xp.concatenate([array[tuple(ends + [slice(plan.grid - half, plan.grid)])],
-                                       array[tuple(ends + [slice(0, half)])]], axis=axis)
-
+    fft = backend.fft
+    first = plan.grid // 2 - plan.box // 2
+    box = slice(first, first + plan.box)
     # Axis by axis, each cropped before the next: a fifth less to transform.
-    real = central(fft.ifft(grids, axis=1), 1)
-    real = central(fft.ifft(real, axis=2, overwrite_x=True), 2)
-    real = central(fft.irfft(real, n=plan.grid, axis=3, overwrite_x=True), 3)
-    factor = backend.xp.asarray(deapodisation(plan.box, plan.grid))
-    real *= factor[:, None, None] * factor[:, None] * (np.float32((plan.grid / plan.box) ** 3) * factor)
-    return real
-
-
-def normalise_volume(volume, radius):
-    """Bring what lies outside a sphere to mean 0 and standard deviation 1, in place.
-
-    Parameters
-    ----------
-    volume : ndarray `(n, n, n)` float32
-    radius : float
-        Voxels.
-
-    Returns
-    -------
-    float
-        The factor applied; 0 if the outside has no contrast, when the volume is left as it is.
-
-    Raises
-    ------
-    ValueError
-        If no voxel lies outside.
-    """
-    n = volume.shape[0]
-    outside = volume[sphere(n, radius, dtype=bool) == 0]
-    if outside.size == 0:
-        raise ValueError("the sphere fills the box")
-    sd = outside.std(dtype=np.float64)
-    if not sd > 0:
-        return 0.0
-    volume -= np.float32(outside.mean(dtype=np.float64))
-    volume *= np.float32(1 / sd)
-    return 1 / sd
+    real = fft.ifft(grids, axis=1, overwrite_x=True)[:, box]
+    real = fft.ifft(real, axis=2)[:, :, box]
+    real = fft.irfft(real, n=plan.grid, axis=3)[..., box]
+    return real * backend.xp.asarray(deapodisation(plan.box, plan.grid))

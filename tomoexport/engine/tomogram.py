@@ -1,28 +1,30 @@
-"""Whole tomograms by weighted back-projection.
+"""Whole tomograms by weighted back-projection, and SIRT that starts from it.
 
-Each tilt image is filtered once in Fourier space (exact weights of the tilts that there are, Warp's envelope, the CTF
-of each slab of depth, and the inverse of what the two linear interpolations take away), sampled twice as finely, and
-smeared back.  Where the tilt axis is the volume's y axis in every tilt, in-plane rotation, shift and magnification are
-absorbed in one resampling to rows along that axis, and the innermost loop runs along contiguous y; with x-tilt a
-general kernel does the same for any direction.
+Each tilt image is filtered (exact weights of the tilts that there are, Warp's envelope, the CTF of each slab of depth)
+and sampled on rows along the volume's y axis (`rows.py`).  The volume is then made block by block of y, which needs
+those pieces of the rows only; finished pieces of it are handed on at once, so that it is never in memory as a whole.
 """
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import scipy.fft
-import scipy.ndimage
 
-from .ctf import frequency_grid
-from .fourier import fast_even
-from .geometry import rotation_z
+from ..errors import InputError
 from .kernels import implementation
-from .weights import envelope, exact_filter, tilt_axis
+from .rows import RowSampler
+from .sirt import refine
 
-UPSAMPLING = 2
-ROW_BYTES = 400 << 20  # of filtered images held at once; more tilts take another pass over the volume
-WIENER_NOISE = 0.1  # 1 / SNR of the Wiener-like correction
+UPSAMPLING = 2  # rows per voxel: white noise up to Nyquist is then interpolated to 4 %
+BLOCK = 64  # voxels along y that are worked on at once; a multiple of the kernels' 16
+GPU_BLOCK = 256
+GPU_THREADS = 3  # that keep a GPU busy: while one waits for its results and hands them on, another computes
+GPU_SHARE = 0.5  # of the free device memory
+PIECE_BYTES = 32 << 20  # of a finished piece of the volume
+MEMORY = 1 << 30  # for rows and pieces, unless something else is asked for
+START_SMOOTHING = 3.0  # voxels: iterations keep all that they start from, noise included, and add detail slowly
+FILTERING = 0.3  # share of the time that filtering takes, for progress
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ def plan_tomogram(geometry, pixel_size, ctf=None):
 
 
 def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phaseflip", dose_weighting=True, group=None,
-                         progress=None):
+                         progress=None, sirt=0, memory=MEMORY, put=None):
     """Reconstruct a tomogram.
 
     Parameters
@@ -101,204 +103,234 @@ def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phasef
     group : ndarray `(T,)` of int, optional
         0 or 1: tilts of two half tomograms, made in the same pass.
     progress : callable, optional
-        Called as tilts are done, with their number.
+        Called now and then with the number of sections along y that have been finished since, a float.
+    sirt : int
+        Iterations of SIRT that follow, from a back-projection that is smoothed by `START_SMOOTHING`; 0 for none.
+    memory : int
+        Bytes that rows and pieces may take, beyond the stack.
+    put : callable, optional
+        ``put(z, y, pieces)`` is called, from several threads, with every finished piece: its first section and row, and
+        a list of `(n_z, n_y, nx)` float32 arrays, for the tomogram or the tomogram and its two halves. Without it the
+        volumes are returned.
 
     Returns
     -------
-    list of ndarray `(nz, ny, nx)` float32
-        The tomogram, or with `group` the tomogram and its two halves; the tomogram is the halves' mean.
+    list of ndarray `(nz, ny, nx)` float32, or None
+        The tomogram, or with `group` the tomogram and its two halves. By back-projection the tomogram is the halves'
+        mean; by SIRT it has iterations of its own.
+
+    Raises
+    ------
+    InputError
+        If `memory` does not hold what the smallest block needs.
 
     Notes
     -----
-    Density is the images' divided by the number of voxels in the tomogram's thickness.
+    Density is the images' divided by the number of voxels in the tomogram's thickness: what SIRT converges to is the
+    density whose sums along the beam are the images.
     """
     group = np.zeros(geometry.n_tilts, np.int32) if group is None else np.asarray(group, np.int32)
     n_groups = int(group.max()) + 1
-    straight = np.abs(geometry.xtilt).max() < 1e-6
-    row_step = plan.pixel_size / UPSAMPLING if straight else 0.0
-    filters = _Filters(stack, geometry, ctf, plan, correction, dose_weighting, row_step)
-    project = _rows if straight else _general
-    volumes = project(stack, geometry, plan, backend, filters, group, n_groups, progress)
-    volumes *= np.float32(1.0 / plan.shape[0])
-    if straight:
-        volumes = volumes.transpose(0, 1, 3, 2)
-    if n_groups == 1:
-        return [volumes[0]]
-    whole = volumes[0] + volumes[1]
-    volumes *= np.float32(2)
-    return [whole, volumes[0], volumes[1]]
+    volumes = None
+    if put is None:
+        volumes = np.empty((1 if n_groups == 1 else 3,) + plan.shape, np.float32)
+
+        def put(z, y, pieces):
+            for volume, piece in zip(volumes, pieces):
+                volume[z:z + piece.shape[0], y:y + piece.shape[1]] = piece
+
+    work = _Work(stack, geometry, ctf, plan, backend, correction, dose_weighting, group, n_groups, sirt, memory)
+    work.run(put, progress or (lambda n: None))
+    return None if volumes is None else list(volumes)
 
 
-class _Filters:
-    """The filtered, twice finer images of a stack, one per tilt and slab."""
+def tomogram_bytes(stack_shape, geometry, ctf, plan, backend, n_groups=1, sirt=0):
+    """Memory that a reconstruction takes at least beyond the prepared images, and with which it is fastest.
 
-    def __init__(self, stack, geometry, ctf, plan, correction, dose_weighting, row_step):
-        self.stack, self.geometry, self.plan, self.ctf = stack, geometry, plan, ctf
-        self.correction = "none" if ctf is None else correction
-        h, w = stack.images.shape[1:]
-        # Room for what the filters spread beyond the image.
-        self.shape = fast_even(h + max(32, h // 10)), fast_even(w + max(32, w // 10))
-        self.kx, self.ky = frequency_grid(self.shape, stack.pixel_size)
-        self.dose_weighting = dose_weighting
-        # Across the axis: weights of the tilt set, and the inverse of the kernel's own linear interpolation of rows.
-        self.u = np.arange(0, 4097) / 4096 * (0.75 / min(stack.pixel_size))
-        angle, direction = tilt_axis(geometry.rotation)
-        # An image frequency q is the 3D frequency M^T q; the filter acts on its part across the axis.
-        self.direction = np.einsum("tij,tj->ti", geometry.matrix, direction)
-        self.across = exact_filter(angle, self.u, plan.shape[0] * plan.pixel_size)
-        self.across /= np.sinc(np.clip(self.u * row_step, 0, 0.5)) ** 2
-        self.in_plane = geometry.magnification @ rotation_z(geometry.axis)[:, :2, :2]
-        # Undo the bilinear interpolation of the fine images, and end the band softly.
-        fine = 1.0 / UPSAMPLING
-        sy = np.sinc(self.ky * stack.pixel_size[0] * fine) ** 2
-        sx = np.sinc(self.kx * stack.pixel_size[1] * fine) ** 2
-        self.gain = 1 / (sy * sx)
-        nyquist = 0.5 / max(stack.pixel_size)
-        k = np.sqrt(self.kx ** 2 + self.ky ** 2)
-        self.gain *= 0.5 + 0.5 * np.cos(np.pi * np.clip((k / nyquist - 0.95) / 0.05, 0, 1))
+    Parameters
+    ----------
+    stack_shape : (int, int)
+        Height and width of the prepared images.
+    geometry, ctf, plan, backend, sirt
+        As `reconstruct_tomogram`; `ctf` None for `correction` 'none'.
+    n_groups : int
+        2 with half tomograms.
 
-    def tilt(self, t):
-        """Filtered images of tilt t: `(K, 2h', 2w')` float32; image pixel i of the padded image is sample 2 i."""
-        h, w = self.stack.images.shape[1:]
-        padded = np.zeros(self.shape, np.float32)
-        y, x = self.shape[0] // 2 - h // 2, self.shape[1] // 2 - w // 2
-        padded[y:y + h, x:x + w] = self.stack.images[t]
-        transform = scipy.fft.rfft2(padded)
-        across = self.direction[t, 0] * self.kx + self.direction[t, 1] * self.ky
-        weight = np.interp(np.abs(across), self.u, self.across[t]) * self.gain
-        ctf = None if self.ctf is None else self.ctf.select([t])
-        weight = weight * envelope(self.geometry.select([t]), self.kx ** 2 + self.ky ** 2,
-                                   None if ctf is None else ctf.bfactor, None if ctf is None else ctf.scale,
-                                   self.dose_weighting)[0]
-        out = np.empty((self.plan.n_slabs, UPSAMPLING * self.shape[0], UPSAMPLING * self.shape[1]), np.float32)
-        for k in range(self.plan.n_slabs):
-            out[k] = _upsample(transform * (weight * self._ctf_factor(ctf, k)).astype(np.float32))
-        return out
-
-    def _ctf_factor(self, ctf, k):
-        if self.correction == "none":
-            return np.float32(1)
-        depth = self.plan.slab_start + (k + 0.5) * self.plan.slab_height
-        c = ctf.values(self.kx, self.ky, self.geometry.hand * depth)[0]
-        return np.where(c < 0, -1.0, 1.0) if self.correction == "phaseflip" else c / (c * c + WIENER_NOISE)
-
-    def pixel(self, xy):
-        """Fine sample (x, y) of a point `(..., 2)` xy, angstrom from the image centre."""
-        scale = UPSAMPLING / np.array(self.stack.pixel_size[::-1])
-        return xy * scale + UPSAMPLING * (np.array(self.shape[::-1]) // 2)
+    Returns
+    -------
+    least, best : int
+        Bytes.
+    """
+    images = np.broadcast_to(np.float32(0), (geometry.n_tilts,) + tuple(stack_shape))
+    stack = _Shape(images, (geometry.pixel_size * geometry.image_shape[0] / stack_shape[0],) * 2)
+    group = np.arange(geometry.n_tilts, dtype=np.int32) % n_groups
+    work = _Work(stack, geometry, ctf, plan, backend, "phaseflip", True, group, n_groups, sirt, None)
+    blocks = -(-plan.shape[1] // work.block)
+    return work.bytes(work.block if work.whole else 16, 1), work.bytes(work.block, blocks)
 
 
-def _upsample(transform):
-    """Inverse rfft2 onto a grid that is finer by UPSAMPLING; values are kept."""
-    h, wh = transform.shape
-    w = 2 * (wh - 1)
-    big = np.zeros((UPSAMPLING * h, UPSAMPLING * w // 2 + 1), np.complex64)
-    m = h // 2
-    big[:m, :wh - 1] = transform[:m, :wh - 1]
-    big[-(m - 1):, :wh - 1] = transform[-(m - 1):, :wh - 1]
-    return scipy.fft.irfft2(big, s=(UPSAMPLING * h, UPSAMPLING * w), overwrite_x=True) * np.float32(UPSAMPLING ** 2)
+@dataclass(frozen=True, eq=False)
+class _Shape:
+    """A stack of which nothing but the shape is known."""
+
+    images: np.ndarray
+    pixel_size: tuple
 
 
-def _batches(n_tilts, bytes_per_tilt):
-    size = max(1, min(n_tilts, int(ROW_BYTES // max(bytes_per_tilt, 1))))
-    return [range(i, min(i + size, n_tilts)) for i in range(0, n_tilts, size)]
+class _Work:
+    """One reconstruction: rows of some blocks of y at a time, then the pieces of the volume that they give."""
 
+    def __init__(self, stack, geometry, ctf, plan, backend, correction, dose_weighting, group, n_groups, sirt, memory):
+        self.plan, self.backend, self.group, self.n_groups, self.sirt = plan, backend, group, n_groups, sirt
+        self.kernels = implementation(backend)
+        common = (stack, geometry, ctf, plan, backend, correction, dose_weighting)
+        smoothing = START_SMOOTHING * plan.pixel_size if sirt else 0.0
+        self.samplers = [RowSampler(*common, weighted=True, upsampling=UPSAMPLING, scale=n_groups / plan.shape[0],
+                                    smoothing=smoothing)]
+        if sirt:
+            self.samplers.append(RowSampler(*common, weighted=False, upsampling=1))
+        # Beams then cross from block to block, and SIRT has to see both.
+        self.whole = bool(sirt) and not self.samplers[1].lattice.straight
+        along = plan.shape[1] * np.abs(self.samplers[-1].lattice.slab_y).max()
+        if self.whole and plan.n_slabs > 1 and along > 0.5:
+            raise InputError(geometry.ts_id, "its depth varies by %.1f slabs of the CTF along y, which SIRT cannot "
+                             "follow" % along, "Use --method wbp, --ctf none, or larger voxels")
+        self.cosine = np.maximum(geometry.rotation[:, 2, 2], 0.05) if dose_weighting else np.ones(geometry.n_tilts)
+        self.threads = GPU_THREADS if backend.on_gpu else backend.threads
+        self.block = self._largest_block()
+        if memory is not None:
+            remedy = "Allow more with --memory, use fewer --threads, or take larger voxels"
+            if backend.on_gpu and hasattr(backend.xp, "cuda") and GPU_SHARE * backend.free_bytes() < memory:
+                memory = int(GPU_SHARE * backend.free_bytes())
+                remedy = "Device %d has no more: take larger voxels, or --device cpu" % backend.device
+            self._fit(memory, remedy)
 
-def _chunks(n, parts):
-    edges = np.linspace(0, n, min(n, parts) + 1).astype(int)
-    return list(zip(edges[:-1], edges[1:]))
+    def _largest_block(self):
+        """Voxels along y of a block: enough to be quick, few enough for one CTF along displaced columns."""
+        block = GPU_BLOCK if self.backend.on_gpu else BLOCK
+        lattice, ny = self.samplers[0].lattice, self.plan.shape[1]
+        if self.whole:
+            return 16 * -(-ny // 16)
+        if not lattice.straight:
+            block = max(block, 16 * int(np.ceil(sum(lattice.halo) / 8)))
+            if self.plan.n_slabs > 1:
+                block = min(block, max(16, 16 * int(0.5 / max(np.abs(lattice.slab_y).max(), 1e-9) / 16)))
+        # Near that, what leaves the least of the last block unused.
+        sizes = range(max(16, 16 * (3 * block // 64)), 16 * (-(-block // 16)) + 1, 16)
+        return min(sizes, key=lambda size: (-(-ny // size) * (size + 8), -size))
 
+    def bytes(self, block, n_blocks):
+        """Memory with the rows of so many blocks held at once."""
+        nz, _, nx = self.plan.shape
+        threads = 1 if self.whole else self.threads
+        rows = sum(4 * int(np.prod(s.lattice.rows_shape(s.n_versions, block))) for s in self.samplers)
+        piece = 4 * block * nx * (min(nz, self._sections(block)) * (self.n_groups + 3) if not self.sirt else
+                                  nz * (self.n_groups + 8))
+        if self.sirt:  # projections and residuals of a block
+            piece += 3 * 4 * int(np.prod(self.samplers[1].lattice.rows_shape(self.samplers[1].n_versions, block)))
+        filtering = max(s.tilt_bytes() for s in self.samplers)
+        return rows * n_blocks + max(threads * piece, self.threads * filtering)
 
-def _rows(stack, geometry, plan, backend, filters, group, n_groups, progress):
-    """Back-project with the tilt axis along y; returns `(n_groups, nz, nx, ny)`."""
-    nz, ny, nx = plan.shape
-    p = plan.pixel_size
-    step = p / UPSAMPLING
-    reach = 1 + (nx * np.abs(np.cos(np.deg2rad(geometry.tilt))) + nz * np.abs(np.sin(np.deg2rad(geometry.tilt)))).max()
-    diagonal = np.hypot(*(np.array(filters.shape) * stack.pixel_size)) + np.abs(geometry.shift).max() * 2
-    half = int(np.ceil(min(reach * p, diagonal) / 2 / step)) + 2
-    volumes = np.empty((n_groups, nz, nx, ny), np.float32)
-    cx, cy, cz = plan.centre
-    y = (np.arange(ny) - cy) * p
-    cos, sin = np.cos(np.deg2rad(geometry.tilt)), np.sin(np.deg2rad(geometry.tilt))
-    a, b = UPSAMPLING * cos, UPSAMPLING * sin
-    position = np.stack([half - a * cx - b * cz, a, b], -1)
-    d, e = -sin * p / plan.slab_height, cos * p / plan.slab_height
-    slab = np.stack([-plan.slab_start / plan.slab_height - d * cx - e * cz, d, e], -1)
-    kernels = implementation(backend)
+    def _fit(self, memory, remedy):
+        """Choose how many blocks' rows are held at once; smaller blocks if not even one's are within the limit."""
+        while self.bytes(self.block, 1) > memory and self.block > 16 and not self.whole:
+            self.block = 16 * (self.block // 32) or 16
+        if self.bytes(self.block, 1) > memory:
+            raise InputError("--memory", "the smallest piece of the tomogram needs %.2g GB, there are %.2g" % (
+                self.bytes(self.block, 1) / 1e9, memory / 1e9), remedy)
+        each = self.bytes(self.block, 2) - self.bytes(self.block, 1)
+        self.at_once = 1 + int((memory - self.bytes(self.block, 1)) // each)
 
-    def resample(t):
-        images = filters.tilt(t)
-        linear = filters.in_plane[t]
-        # Fine sample (y, x) as an affine function of (u, y index).
-        origin = filters.pixel(linear @ np.array([-half * step, y[0]]) + geometry.shift[t])
-        scale = UPSAMPLING / np.array(stack.pixel_size[::-1])
-        du, dy = linear[:, 0] * step * scale, linear[:, 1] * p * scale
-        matrix = np.array([[du[1], dy[1]], [du[0], dy[0]]])
-        return np.stack([scipy.ndimage.affine_transform(image, matrix, origin[::-1], (2 * half, ny), order=1)
-                         for image in images])
+    def _sections(self, block):
+        """Sections of the volume in a piece."""
+        nz, _, nx = self.plan.shape
+        return max(1, min(nz, PIECE_BYTES // (4 * block * nx * self.n_groups)))
 
-    with ThreadPoolExecutor(backend.threads, initializer=backend.activate) as pool:
-        for batch in _batches(geometry.n_tilts, plan.n_slabs * 2 * half * ny * 4):
-            rows = backend.to_device(np.stack(list(pool.map(resample, batch))))
-            part = np.array(batch)
+    def run(self, put, progress):
+        """Make all pieces."""
+        ny = self.plan.shape[1]
+        starts = list(range(0, ny, self.block))
+        with ThreadPoolExecutor(self.threads, initializer=self.backend.activate) as pool:
+            for first in range(0, len(starts), self.at_once):
+                part = starts[first:first + self.at_once]
+                rows = [self._rows(sampler, part, pool, progress) for sampler in self.samplers]
+                make = partial(self._refined if self.sirt else self._back_projected, part, rows, put, progress)
+                if self.whole:
+                    make(self._tasks(1)[0], each=None if self.backend.on_gpu else pool.map)
+                else:
+                    list(pool.map(make, self._tasks(len(part))))
 
-            def add(z, rows=rows, part=part):
-                shifted, version = position[part].copy(), slab[part].copy()
-                shifted[:, 0] += z[0] * position[part, 2]
-                version[:, 0] += z[0] * slab[part, 2]
-                put = backend.to_device
-                _put(volumes[:, z[0]:z[1]], backend.to_host(kernels.backproject(
-                    rows, put(shifted), put(version), put(group[part]), n_groups, int(z[1] - z[0]), nx)), part[0] == 0)
+    def _rows(self, sampler, part, pool, progress):
+        """Rows of all tilts for some blocks; `(len(part), T, K, U, F, Y)`."""
+        shape = (len(part),) + sampler.lattice.rows_shape(sampler.n_versions, self.block)
+        rows = self.backend.xp.empty(shape, np.float32)
+        share = FILTERING * sum(self._length(start) for start in part) / shape[1] / len(self.samplers)
 
-            list(pool.map(add, _chunks(nz, _parts(backend, nz))))
-            if progress:
-                progress(len(batch))
-    return volumes
+        def fill(t):
+            sampler.fill(t, part, rows)
+            progress(share)
 
+        list(pool.map(fill, range(shape[1])))
+        return rows
 
-def _general(stack, geometry, plan, backend, filters, group, n_groups, progress):
-    """Back-project in any direction; returns `(n_groups, nz, ny, nx)`."""
-    nz, ny, nx = plan.shape
-    p = plan.pixel_size
-    volumes = np.empty((n_groups, nz, ny, nx), np.float32)
-    centre = plan.centre
-    scale = UPSAMPLING / np.array(stack.pixel_size[::-1])
-    matrix = np.zeros((geometry.n_tilts, 2, 4))
-    matrix[:, :, :3] = geometry.matrix * p * scale[:, None]
-    matrix[:, :, 3] = filters.pixel(geometry.shift) - matrix[:, :, :3] @ centre
-    slab = np.zeros((geometry.n_tilts, 4))
-    slab[:, :3] = geometry.rotation[:, 2] * p / plan.slab_height
-    slab[:, 3] = -plan.slab_start / plan.slab_height - slab[:, :3] @ centre
-    kernels = implementation(backend)
-    with ThreadPoolExecutor(backend.threads, initializer=backend.activate) as pool:
-        for batch in _batches(geometry.n_tilts, plan.n_slabs * 16 * filters.shape[0] * filters.shape[1]):
-            images = backend.to_device(np.stack(list(pool.map(filters.tilt, batch))))
-            part = np.array(batch)
+    def _tasks(self, n_blocks):
+        """Block, first and last section of every piece."""
+        nz = self.plan.shape[0]
+        n = nz if self.sirt else self._sections(self.block)
+        return [(b, z, min(z + n, nz)) for b in range(n_blocks) for z in range(0, nz, n)]
 
-            def add(z, images=images, part=part):
-                shifted, version = matrix[part].copy(), slab[part].copy()
-                shifted[:, :, 3] += z[0] * matrix[part][:, :, 2]
-                version[:, 3] += z[0] * slab[part, 2]
-                put = backend.to_device
-                _put(volumes[:, z[0]:z[1]], backend.to_host(kernels.backproject_general(
-                    images, put(shifted), put(version), put(group[part]), n_groups, (int(z[1] - z[0]), ny, nx))),
-                    part[0] == 0)
+    def _back_projected(self, part, rows, put, progress, task):
+        b, first, last = task
+        put(first, part[b], self._finished(self._back_project(rows[0][b], part[b], first, last), part[b]))
+        progress((1 - FILTERING) * self._length(part[b]) * (last - first) / self.plan.shape[0])
 
-            list(pool.map(add, _chunks(nz, _parts(backend, nz))))
-            if progress:
-                progress(len(batch))
-    return volumes
+    def _back_project(self, rows, start, first, last):
+        """Sums over the tilts of each group for some sections of a block; `(n_groups, n_z, block, nx)`."""
+        lattice, kernels, send = self.samplers[0].lattice, self.kernels, self.backend.to_device
+        nx = self.plan.shape[2]
+        shifted = [a.copy() for a in (lattice.position, lattice.offset, lattice.slab)]
+        for a in shifted:
+            a[:, 0] += first * a[:, 2]
+        shifted[2][:, 0] += lattice.slab_y * (start + self.block / 2)
+        position, offset, slab = (send(a) for a in shifted)
+        if lattice.straight:
+            return kernels.backproject(rows[:, :, :, 0], position, slab, send(self.group), self.n_groups,
+                                       last - first, nx)
+        return kernels.backproject_sheared(rows, position, offset, slab, send(self.group), self.n_groups,
+                                           (last - first, self.block, nx))
 
+    def _length(self, start):
+        return min(self.block, self.plan.shape[1] - start)
 
-def _put(place, values, first):
-    """Store the sums of the first tilts, add those of the others."""
-    if first:
-        place[:] = values
-    else:
-        place += values
+    def _finished(self, sums, start):
+        """The tomogram, and its halves if there are groups, of sums over the tilts of each group."""
+        sums = self.backend.to_host(sums[:, :, :self._length(start)])
+        if self.n_groups == 1:
+            return [sums[0]]
+        whole = sums[0] + sums[1]
+        whole *= np.float32(0.5)
+        return [whole, sums[0], sums[1]]
 
-
-def _parts(backend, nz):
-    """Pieces of the volume that are worked on apart: many on the CPU for balance, few on a GPU."""
-    return 4 * backend.threads if not backend.on_gpu else max(1, nz // 64)
+    def _refined(self, part, rows, put, progress, task, each=None):
+        """SIRT of a block, from its back-projection."""
+        b, first, last = task
+        sampler, xp = self.samplers[1], self.backend.xp
+        sums = self._back_project(rows[0][b], part[b], first, last)
+        covered = self.backend.to_device(sampler.covered([part[b]], self.block)[0])
+        # The tomogram has all tilts, each half its own.
+        sets = [np.ones(len(self.group), bool)]
+        starts = [sums.sum(axis=0) / np.float32(self.n_groups)]
+        if self.n_groups == 2:
+            sets += [self.group == g for g in (0, 1)]
+            starts += [sums[0], sums[1]]
+        share = (1 - FILTERING) * self._length(part[b]) / len(sets) / self.sirt
+        out = []
+        for tilts, volume in zip(sets, starts):
+            if not tilts.any():
+                out.append(volume)
+                continue
+            chosen = slice(None) if tilts.all() else self.backend.to_device(np.flatnonzero(tilts))
+            out.append(refine(xp.ascontiguousarray(volume), rows[1][b][chosen], covered[chosen], sampler.lattice,
+                              np.flatnonzero(tilts), self.cosine[tilts], part[b] + self.block / 2, self.sirt,
+                              self.backend, lambda: progress(share), each))
+        put(0, part[b], [self.backend.to_host(v[:, :self._length(part[b])]) for v in out])

@@ -38,7 +38,7 @@ def envelope(geometry, frequency_squared, bfactor=None, scale=None, dose_weighti
     return (factor.reshape(shape) * np.exp(-exponent.reshape(shape) * frequency_squared)).astype(np.float32)
 
 
-def slice_density(matrix, shape, pixel_size, extent):
+def slice_density(matrix, shape, pixel_size, extent, counted=None, at=None):
     """How many tilts share each frequency, counted on every tilt's own central slice.
 
     Parameters
@@ -51,11 +51,13 @@ def slice_density(matrix, shape, pixel_size, extent):
         Angstrom.
     extent : float
         Angstrom: size of the object; slices closer than 1 / extent carry the same information.
+    counted, at : sequence of int, optional
+        Tilts that are counted, and those on whose slices they are; all by default.
 
     Returns
     -------
-    ndarray `(T, h, w//2+1)` float32
-        At least 1 everywhere.
+    ndarray `(len(at), h, w//2+1)` float32
+        At least 1 everywhere on the slices of tilts that are counted.
 
     Notes
     -----
@@ -69,12 +71,15 @@ def slice_density(matrix, shape, pixel_size, extent):
     ky = np.fft.fftfreq(shape[0], pixel_size)[:, None].astype(np.float32)
     kx = np.fft.rfftfreq(shape[1], pixel_size)[None, :].astype(np.float32)
     along = (np.einsum("tij,uj->tui", matrix, normal) * extent).astype(np.float32)  # (T, T', 2): d extent per 1/A
-    out = np.ones((len(matrix),) + shape[:1] + (shape[1] // 2 + 1,), np.float32)
-    for t in range(len(matrix)):
-        for u in range(len(matrix)):
-            if u != t:
+    counted, at = (range(len(matrix)) if some is None else some for some in (counted, at))
+    out = np.zeros((len(at), shape[0], shape[1] // 2 + 1), np.float32)
+    for density, t in zip(out, at):
+        for u in counted:
+            if u == t:
+                density += 1
+            else:
                 distance = np.abs(along[t, u, 0] * kx + along[t, u, 1] * ky)
-                out[t] += np.maximum(np.float32(1) - distance, np.float32(0))
+                density += np.maximum(np.float32(1) - distance, np.float32(0))
     return out
 
 
@@ -129,9 +134,14 @@ def exact_filter(tilt, frequency, thickness):
     Harauz and van Heel, Optik 73 (1986) 146: two slices at angle a overlap by ``sinc(thickness k sin a)``.
     """
     angle = np.deg2rad(np.asarray(tilt, np.float64))
-    overlap = np.zeros((len(angle), len(frequency)))
-    for other in angle:
-        overlap += np.sinc(thickness * np.abs(frequency) * np.abs(np.sin(angle - other))[:, None])
+    overlap = np.ones((len(angle), len(frequency)))
+    turn = (np.pi * thickness * np.abs(frequency)).astype(np.float32)
+    for i in range(len(angle)):
+        for j in range(i):
+            argument = np.float32(abs(np.sin(angle[i] - angle[j]))) * turn + np.float32(1e-6)
+            sinc = np.sin(argument) / argument
+            overlap[i] += sinc
+            overlap[j] += sinc
     return 1.0 / np.maximum(overlap, 0.5)
 
 

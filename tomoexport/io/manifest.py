@@ -47,6 +47,8 @@ def fingerprint(*parts):
 class Manifest:
     """Records in ``folder/.tomoexport`` of the units that are complete.
 
+    Each unit has a file of its own, which appears whole: threads and processes may record different units at once.
+
     Parameters
     ----------
     folder : str
@@ -106,7 +108,7 @@ class Manifest:
 
 @contextmanager
 def lock(folder, unit=""):
-    """Hold an output folder, or one unit's part of it, for this process alone.
+    """Hold an output folder, or one unit's part of it, for this thread of this process alone.
 
     The lock goes with the process, however that ends: one left by a killed run is simply taken over.
 

@@ -27,7 +27,51 @@ def batch_size(backend, bytes_per_item):
     return max(1, int(SHARE * backend.free_bytes() / bytes_per_item)) if backend.on_gpu else 1
 
 
-def run_halving(work, items, backend, bytes_per_item):
+class Batches:
+    """Cuts items into batches that a device takes at once, and learns from those that it did not.
+
+    The sizes are powers of two: few sizes need few plans of Fourier transforms, which are kept by size, and what is
+    left at the end needs no filling up.
+
+    Parameters
+    ----------
+    backend : Backend
+    bytes_per_item : int
+        Device memory of one item.
+    most : int, optional
+        Largest batch.
+    """
+
+    def __init__(self, backend, bytes_per_item, most=None):
+        self._backend, self._bytes = backend, bytes_per_item
+        self.size = batch_size(backend, bytes_per_item)
+        if most is not None:
+            self.size = max(1, min(self.size, most))
+
+    def split(self, items):
+        """Cut items into batches, each of the size that is right when it is asked for.
+
+        Parameters
+        ----------
+        items : ndarray `(N,)`
+
+        Yields
+        ------
+        ndarray
+        """
+        while len(items):
+            n = 1 << (min(self.size, len(items)).bit_length() - 1)
+            yield items[:n]
+            items = items[n:]
+
+    def run(self, work, items, make_room=None):
+        """Work on a batch as `run_halving` does; later ones will be no larger than what fitted."""
+        fitted = run_halving(work, items, self._backend, self._bytes, make_room)
+        if fitted < len(items):
+            self.size = min(self.size, fitted)
+
+
+def run_halving(work, items, backend, bytes_per_item, make_room=None):
     """Work on a batch; halve it and try again where the device runs out of memory.
 
     Parameters
@@ -38,6 +82,13 @@ def run_halving(work, items, backend, bytes_per_item):
     backend : Backend
     bytes_per_item : int
         For the message.
+    make_room : callable, optional
+        Called before another try: lets go of device memory.
+
+    Returns
+    -------
+    int
+        Items of the largest part that fitted.
 
     Raises
     ------
@@ -46,15 +97,22 @@ def run_halving(work, items, backend, bytes_per_item):
     """
     try:
         work(items)
-        return
+        return len(items)
     except Exception as error:
         if not backend.is_out_of_memory(error):
             raise
-        backend.release()
         if len(items) == 1:
+            _release(backend, make_room)
             raise UnitError("device %d" % backend.device, "one particle needs about %s, %s are free" % (
                 size(bytes_per_item), size(backend.free_bytes())), "Take a smaller box or --device cpu") from error
+    # Out here the exception is gone, which holds the arrays of the attempt.
+    _release(backend, make_room)
     half = len(items) // 2
     log.warning("the GPU ran out of memory at %d particles; going on with %d", len(items), half)
-    run_halving(work, items[:half], backend, bytes_per_item)
-    run_halving(work, items[half:], backend, bytes_per_item)
+    return max([run_halving(work, part, backend, bytes_per_item, make_room) for part in (items[:half], items[half:])])
+
+
+def _release(backend, make_room):
+    if make_room is not None:
+        make_room()
+    backend.release()

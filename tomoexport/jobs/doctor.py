@@ -10,9 +10,10 @@ import sys
 import numpy as np
 
 from .. import __version__
-from ..engine.backend import available_cores, select_backend
+from ..engine.backend import available_cores, list_gpus, select_backend
 from ..engine.gridding import grid_size, kernel_table
 from ..engine.kernels import HALO, implementation
+from .plan import size
 
 PACKAGES = ("numpy", "scipy", "numba", "mrcfile", "emtable", "matplotlib", "pyworkflow", "pwem", "tomo", "cupy")
 TOLERANCE = 1e-5  # of the reference's rms
@@ -41,7 +42,12 @@ def report():
             lines.append("%-12s %s" % (name, "not installed" if isinstance(error, ImportError) else error))
     backend = select_backend("auto")
     lines.append("auto device   %s" % backend.describe())
-    for device in ["cpu"] + (["cuda"] if backend.on_gpu else []):
+    try:
+        gpus = list_gpus()
+    except Exception:  # the line above says why
+        gpus = []
+    lines += ["cuda:%-8d %s, %s" % (number, name, size(memory)) for number, (name, memory) in enumerate(gpus)]
+    for device in ["cpu"] + ["cuda:%d" % number for number in range(len(gpus))]:
         try:
             differences = self_test(device)
             bad = [name for name, value in differences.items() if not value < TOLERANCE]
@@ -77,17 +83,28 @@ def kernel_cases():
         return (normal(n, t, *half) + 1j * normal(n, t, *half)).astype(np.complex64)
 
     planes = np.ascontiguousarray(np.linalg.qr(rng.standard_normal((1, t, 3, 3)))[0][..., :2]) * (grid / side)
-    lines, rays = rng.uniform(-.6, .6, (t, 3)), rng.uniform(-.6, .6, (t, 2, 4))
-    lines[:, 0], rays[..., 3] = 8, 8  # voxel 0 falls into the images
-    slabs, group = rng.uniform(-.1, .1, (t, 4)), np.array([0, 1, 0], np.int32)
+    lines, shear = rng.uniform(-.6, .6, (t, 3)), rng.uniform(-.2, .2, (t, 3))
+    lines[:, 0], shear[:, 0] = 8, 5  # voxel 0 falls into the images
+    slabs, group = rng.uniform(-.1, .1, (t, 3)), np.array([0, 1, 0], np.int32)
+    filters = (np.array([1 / 120, 1 / 160]), normal(12), normal(9), rng.uniform(0, 1, (2, 40)).astype(np.float32),
+               np.array([4000.0, 800]), rng.uniform(-1, 1, (1, 2)), np.array([-200.0, 30, -220, 90, -.3, -.01]))
     return {
         "crop": (normal(t, 25, 30), rng.integers(-10, 25, (n, t, 2)).astype(np.int32), side),
         "modulate": (spectrum(), rng.uniform(-.5, .5, (t,) + half).astype(np.float32), 3e-4 * normal(*half),
                      1e3 * normal(n, t), normal(n, t, 2), normal(t, *half), np.array([[1, 1, 0], [1, 0, 1]], bool), 1),
         "insert_slices": (spectrum(), normal(n, t, *half), planes, np.array(kernel_table(side, grid)), grid),
         "fold_grid": (normal(n, grid + 2 * HALO, grid + 2 * HALO, grid // 2 + 1 + 2 * HALO, 4), grid),
-        "backproject": (normal(t, 2, 24, 10), lines, np.ascontiguousarray(slabs[:, :3]), group, 2, 7, 12),
-        "backproject_general": (normal(t, 2, 24, 22), rays, slabs, group, 2, (5, 8, 9)),
+        "circle": (3 + normal(n, t, 20, 20), 8.0, 4.0, 16),
+        "insert_linear": (spectrum(), normal(n, t, *half), planes, np.array([8.0, 6.5, 8]), 12),
+        "fold_linear": (normal(n, 16, 16, 8, 4), 12),
+        "weigh": (np.fft.rfft2(normal(12, 16)).astype(np.complex64),) + filters + (
+            np.array([-900.0, 700]), 1, (16, 20)),
+        "resample": (normal(2, 30, 27), np.array([-2.017, 22.03]), np.array([[.513, .907], [.811, -.617]]),
+                     np.array(kernel_table(side, grid)), np.empty((2, 30, 33), np.float32)),
+        "backproject": (normal(t, 2, 24, 10), lines, slabs, group, 2, 7, 12),
+        "backproject_sheared": (normal(t, 2, 24, 2, 20), lines, shear, slabs, group, 2, (5, 10, 9)),
+        "project": (normal(7, 10, 12), lines, 24),
+        "project_sheared": (normal(12, 10, 20), lines, shear, (24, 2, 16)),
     }
 
 
@@ -110,6 +127,7 @@ def self_test(device):
         If the device cannot be used.
     """
     backend = select_backend(device)
+    backend.activate()
     differences = {}
     for name, arguments in kernel_cases().items():
         results = []

@@ -1,19 +1,22 @@
 """Reconstruct whole tomograms: plan, execute one tilt series, collect."""
 
 import os
+from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 
-from ..engine.backend import available_cores
+from ..engine.backend import Backend, available_cores
 from ..engine.preprocess import rescaled_shape
-from ..engine.tomogram import ROW_BYTES, plan_tomogram, reconstruct_tomogram
+from ..engine.tomogram import GPU_THREADS, plan_tomogram, reconstruct_tomogram, tomogram_bytes
 from ..engine.weights import odd_even_groups
+from ..errors import InputError
 from ..io import mrc
 from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
 from . import report
-from .plan import PROCESS_BYTES, Plan, Problem
+from .memory import budget
+from .plan import PROCESS_BYTES, Plan, Problem, size
 from .progress import Progress
 from .series import identity, load, prepare, settings
 
@@ -40,7 +43,7 @@ def plan(options, only=None):
         If the table of tomograms is not named or cannot be read.
     """
     _, units, problems = load(options, options.ctf != "none", only)
-    out = Plan("reconstruct", options, units, problems)
+    out, room = Plan("reconstruct", options, units, problems), budget(options)
     for unit in units:
         if unit.error:
             continue
@@ -48,21 +51,73 @@ def plan(options, only=None):
         g = unit.series.geometry
         tomogram = plan_tomogram(g, options.pixel_size, None if options.ctf == "none" else unit.series.ctf)
         volumes = 3 if options.halves else 1
-        voxels = int(np.prod(tomogram.shape))
-        h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
-        unit.disk_bytes = 4 * volumes * voxels
-        threads = options.threads or available_cores()
-        out.memory_bytes = max(out.memory_bytes, PROCESS_BYTES + ROW_BYTES + 4 * (
-            g.n_tilts * h * w + volumes * voxels) + threads * max(
-                12 * int(np.prod(g.image_shape)), 40 * tomogram.n_slabs * h * w))
+        unit.disk_bytes = 4 * volumes * int(np.prod(tomogram.shape))
+        try:
+            least, best, held = memory_bytes(unit.series, options, tomogram)
+        except InputError as error:  # its geometry cannot be reconstructed; the others go on
+            unit.error = Problem("failed", unit.name, error.cause, error.remedy)
+            problems.append(unit.error)
+            continue
+        out.memory_bytes = max(out.memory_bytes, max(least, min(best, room)))
+        if least > room:
+            problems.append(Problem("failed", unit.name, "it needs at least %s of memory, %s are allowed"
+                                    % (size(least), size(room)),
+                                    "Allow more with --memory, use fewer --threads, or take larger voxels"))
+            unit.error = problems[-1]
+            continue
         unit.work = {"plan": tomogram, "facts": {
             "tomogram": "%d x %d x %d voxels" % tomogram.shape[::-1], "pixel": "%g A" % options.pixel_size,
-            "CTF": options.ctf, "slabs": tomogram.n_slabs, "hand": options.hand or g.hand}}
+            "CTF": options.ctf, "slabs": tomogram.n_slabs, "hand": options.hand or g.hand},
+            "room": max(room, least) - held}
         if options.halves and g.n_tilts < 2:
             problems.append(Problem("warning", unit.name, "it has one tilt: the even half is empty",
                                     "Switch the halves off for such series"))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series))
     return out
+
+
+def memory_bytes(series, options, tomogram):
+    """Memory that a reconstruction takes.
+
+    Parameters
+    ----------
+    series : TiltSeries
+    options : ReconstructOptions
+    tomogram : engine.tomogram.TomogramPlan
+
+    Returns
+    -------
+    least, best, held : int
+        Bytes: without which it cannot be made, with which it is made in one go, and those of them that are taken
+        before the reconstruction begins.
+    """
+    g = series.geometry
+    shape = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
+    threads = options.threads or available_cores()
+    if options.device not in ("cpu", "numpy"):
+        threads = max(threads, GPU_THREADS)  # that many hand pieces on
+    stack = 4 * g.n_tilts * int(np.prod(shape))
+    held = PROCESS_BYTES + stack
+    # Reading needs an image with its transform in every thread; they are gone before the rest begins.
+    reading = threads * 14 * int(np.prod(g.image_shape))
+    least, best = tomogram_bytes(shape, g, None if options.ctf == "none" else series.ctf, tomogram,
+                                 Backend("cpu", threads=threads), 2 if options.halves and g.n_tilts > 1 else 1,
+                                 iterations(options))
+    return held + max(reading, least), held + max(reading, best), held
+
+
+def iterations(options):
+    """Iterations of SIRT, 0 for back-projection alone.
+
+    Parameters
+    ----------
+    options : ReconstructOptions
+
+    Returns
+    -------
+    int
+    """
+    return options.iterations if options.method == "sirt" else 0
 
 
 def sized(series, options):
@@ -131,37 +186,28 @@ def execute(unit, options, backend):
     group = odd_even_groups(g.tilt, g.used) if options.halves else None
     if options.halves and g.n_tilts < 2:
         group = None
-    progress = Progress(unit.name, g.n_tilts, "tilts")
-    volumes = reconstruct_tomogram(stack, g.replace(hand=options.hand or g.hand), series.ctf, tomogram, backend,
-                                   options.ctf, options.dose_weighting, group, progress)
-    if options.halves and len(volumes) == 1:
-        volumes += [volumes[0], np.zeros_like(volumes[0])]
-    progress.finish()
     paths = outputs(unit, options)
-    for path, volume in zip(paths.values(), volumes):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write_volume(path, volume, options.pixel_size)
+    progress = Progress(unit.name, tomogram.shape[1], "rows")
+    with ExitStack() as files:
+        writers = [files.enter_context(mrc.VolumeWriter(path, tomogram.shape, options.pixel_size, label=LABEL))
+                   for path in paths.values()]
+
+        def put(z, y, pieces):
+            if options.halves and len(pieces) == 1:  # a single tilt
+                pieces = [pieces[0], pieces[0], np.zeros_like(pieces[0])]
+            for writer, piece in zip(writers, pieces):
+                writer.put(z, piece, y)
+
+        reconstruct_tomogram(stack, g.replace(hand=options.hand or g.hand), series.ctf, tomogram, backend,
+                             options.ctf, options.dose_weighting, group, progress, iterations(options),
+                             unit.work["room"] // max(1, options.device.count(",") + 1), put)
+    progress.finish()
     picture = os.path.join(options.output, "report", safe_stem(unit.name) + "_slices.png")
     os.makedirs(os.path.dirname(picture), exist_ok=True)
-    report.tomogram_slices(volumes[0], options.pixel_size, picture)
+    report.tomogram_slices(paths["tomogram"], options.pixel_size, picture)
     return dict(paths, pixel_size=options.pixel_size, centre=tomogram.centre.tolist(),
-                shape=list(tomogram.shape), tilts=int(g.n_tilts), ctf=options.ctf, notes=notes, report=picture,
-                files=list(paths.values()))
-
-
-def write_volume(path, volume, pixel_size):
-    """Write a tomogram slab by slab, so that no second copy of it is in memory.
-
-    Parameters
-    ----------
-    path : str
-    volume : ndarray `(nz, ny, nx)` float32
-    pixel_size : float
-        Angstrom.
-    """
-    with mrc.VolumeWriter(path, volume.shape, pixel_size, label=LABEL) as writer:
-        for z in range(0, len(volume), 16):
-            writer.put(z, np.ascontiguousarray(volume[z:z + 16]))
+                shape=list(tomogram.shape), tilts=int(g.n_tilts), ctf=options.ctf, method=options.method, notes=notes,
+                report=picture, files=list(paths.values()))
 
 
 def collect(options, results):

@@ -7,8 +7,6 @@ import io
 import os
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ..io import mrc
@@ -268,6 +266,9 @@ def _evenly(items, n):
 
 
 def _figure(width, height):
+    # Loading it takes a quarter of a second, which a job need not wait for before it begins.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     figure = Figure((width, height), facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure
@@ -346,18 +347,19 @@ def _short(name, most=24):
 
 
 def _save(figure, path):
-    """Write the figure, with fewer dots per inch or colours if it would be too large."""
+    """Write the figure, with fewer dots per inch if it would be too large."""
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    for dpi in (120, 100, 80, 60, 40):
+    dpi = 120
+    while True:
+        figure.set_dpi(dpi)
+        figure.canvas.draw()
+        picture = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())).convert("RGB")
+        picture = picture.quantize(255, method=Image.MAXCOVERAGE, dither=Image.NONE)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor=figure.get_facecolor())
-        if buffer.tell() >= LIMIT:
-            picture = Image.open(buffer).convert("RGB")
-            picture = picture.quantize(255, method=Image.MAXCOVERAGE, dither=Image.NONE)
-            buffer = io.BytesIO()
-            picture.save(buffer, format="png", optimize=True)
-        if buffer.tell() < LIMIT:
+        picture.save(buffer, format="png")
+        if buffer.tell() < LIMIT or dpi <= 30:
             break
+        dpi = max(30, int(0.95 * dpi * np.sqrt(LIMIT / buffer.tell())))
     with staged(path) as temp:
         with open(temp, "wb") as file:
             file.write(buffer.getvalue())

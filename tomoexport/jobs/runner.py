@@ -1,25 +1,31 @@
-"""Carry out a planned operation: skip what is done, work on one tilt series at a time, record, collect."""
+"""Carry out a planned operation: skip what is done, work on a tilt series at a time per device, record, collect."""
 
+import ctypes
 import importlib
 import json
 import logging
 import os
+import sys
+import threading
 import time
 import traceback
-from contextlib import contextmanager
+from collections import deque
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
 
 from .. import __version__
 from .. import options as options_module
-from ..engine.backend import keep_freed_memory, select_backend
+from ..engine.backend import keep_freed_memory, select_backends
 from ..errors import InputError, TomoexportError
 from ..io import atomic
 from ..io.manifest import Manifest, fingerprint, lock
 from ..io.paths import safe_stem
+from .memory import budget
 from .plan import Problem, size
 
 log = logging.getLogger(__name__)
 
-RESULTS = 1  # to be raised when the same inputs and options give other numbers, so that nothing older is kept
+RESULTS = 2  # to be raised when the same inputs and options give other numbers, so that nothing older is kept
 
 
 def verb_module(verb):
@@ -192,26 +198,130 @@ def _work(verb, options, only):
     if only is None and planned.units and all(unit.error for unit in planned.units):
         raise _all_failed([(unit.name, str(unit.error)) for unit in planned.units])
     os.makedirs(options.output, exist_ok=True)
-    manifest = Manifest(options.output)
-    backend, results = None, []
-    for unit in planned.units:
-        with lock(options.output, unit.name):
-            path = result_path(options, unit.name)
-            if finished(options, unit):
-                result = dict(_load(path), status="skipped")
-                log.info("%s: already done with these inputs and options", unit.name)
-            else:
-                if backend is None:
-                    backend = select_backend(getattr(options, "device", "cpu"), getattr(options, "threads", 0))
-                    log.info("computing on %s", backend.describe())
-                    keep_freed_memory()
-                result = _one(module, unit, options, backend)
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                atomic.write_json(path, result)
-                if result["status"] == "done":
-                    manifest.record(unit.name, _key(unit), result["files"] + [path])
-        results.append(result)
+    results = [_settle(unit, options) for unit in planned.units]
+    left = [i for i, result in enumerate(results) if result is None]
+    if left:
+        good = sum(not planned.units[i].error for i in left)
+        backends = select_backends(getattr(options, "device", "cpu"), getattr(options, "threads", 0), max(1, good))
+        log.info("computing on %s", ", ".join(backend.describe() for backend in backends))
+        keep_freed_memory()
+        shares = {}
+        if len(backends) > 1:
+            memory = budget(options) / len(backends) / 1e9
+            shares = {b.device: replace(options, threads=b.threads, memory=memory) for b in backends}
+
+        def work(i, backend):
+            if shares:
+                log.info("%s: begun on %s", planned.units[i].name, backend.describe())
+            results[i] = _settle(planned.units[i], shares.get(backend.device, options), module, backend)
+
+        _distribute(left, backends, work)
     return results
+
+
+def _settle(unit, options, module=None, backend=None):
+    """Result of a unit: the recorded one if it is done, else a new one; None if there is no backend to make it."""
+    with lock(options.output, unit.name):
+        path = result_path(options, unit.name)
+        if finished(options, unit):
+            log.info("%s: already done with these inputs and options", unit.name)
+            return dict(_load(path), status="skipped")
+        if backend is None:
+            return None
+        result = _one(module, unit, options, backend)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        atomic.write_json(path, result)
+        if result["status"] == "done":
+            Manifest(options.output).record(unit.name, _key(unit), result["files"] + [path])
+        return result
+
+
+def _distribute(items, backends, work):
+    """Let every device take the next item until none is left.
+
+    A single device works in the calling thread, several in a thread each. After an exception no further item is
+    begun, and it is raised when the others have finished theirs; an interrupt from the keyboard interrupts them too.
+
+    Parameters
+    ----------
+    items : list
+    backends : list of Backend
+    work : callable
+        Takes an item and a backend, which is active in its thread.
+    """
+    waiting, errors = deque(items), []
+
+    def serve(backend):
+        try:
+            backend.activate()
+            while waiting and not errors:
+                try:
+                    item = waiting.popleft()
+                except IndexError:  # another thread was quicker
+                    return
+                work(item, backend)
+        except BaseException as error:
+            errors.append(error)
+
+    if len(backends) == 1:
+        serve(backends[0])
+    else:
+        with redirect_stdout(_Lines(sys.stdout)):
+            _in_threads(serve, backends, errors)
+    if errors:
+        raise errors[0]
+
+
+def _in_threads(serve, backends, errors):
+    """Serve every backend in a thread; an exception in the caller, such as an interrupt, interrupts them."""
+    running = {}
+
+    def body(backend, ended):
+        try:
+            serve(backend)
+        finally:
+            ended.set()
+
+    def wait():
+        for thread, ended in running.items():
+            if thread.ident:
+                while not ended.wait(0.5):  # in pieces: an interrupt may have reached another thread
+                    pass
+                thread.join()
+
+    try:
+        for backend in backends:
+            ended = threading.Event()
+            thread = threading.Thread(target=body, args=(backend, ended), name=backend.describe(), daemon=True)
+            running[thread] = ended
+            thread.start()
+        wait()
+    except BaseException as stop:
+        errors.insert(0, stop)
+        for thread, ended in running.items():
+            if thread.ident and not ended.is_set():
+                # Comes at its next step in Python, as an interrupt does in the main thread.
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident),
+                                                           ctypes.py_object(KeyboardInterrupt))
+        wait()
+        raise
+
+
+class _Lines:
+    """A text stream that several threads share: no terminal, so that progress comes as whole lines."""
+
+    def __init__(self, stream):
+        self._stream, self._lock = stream, threading.Lock()
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def isatty(self):
+        return False
+
+    def write(self, text):
+        with self._lock:
+            return self._stream.write(text)
 
 
 def _one(module, unit, options, backend):

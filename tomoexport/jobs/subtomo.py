@@ -1,32 +1,43 @@
 """Export sub-tomograms with their 3D CTFs: plan, execute one tilt series, collect the table."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 
 from ..engine.backend import available_cores
 from ..engine.fourier import fast_even
+from ..engine.gridding import grid_size
+from ..engine.normalise import normalise_volume, normalise_volumes
 from ..engine.preprocess import rescaled_shape
 from ..engine.subtomo import (
     exact_windows,
-    normalise_volume,
     padded_box,
     plan_subtomos,
     plan_visible,
     reconstruct_subtomos,
 )
+from ..engine.transfer import Fetched, transfers
 from ..engine.trilinear import reconstruct_trilinear, windows_at
-from ..errors import InputError
+from ..errors import InputError, UnitError
 from ..io import mrc, particlestar, subtomostar
 from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
 from . import report
-from .batches import batch_size, run_halving
-from .plan import PROCESS_BYTES, Plan, Problem, state
+from .batches import Batches
+from .memory import budget, workers_that_fit
+from .pipeline import Pipeline
+from .plan import PROCESS_BYTES, Plan, Problem, size, state
 from .progress import Progress
 from .series import identity, load, prepare, settings
+
+WAITING = 2  # results per thread of the CPU that may wait to be written
+RING = 3  # buffers for results of a GPU: one is filled while others are written
+RING_BYTES = 256 << 20  # of one of them at most
+GPU_WRITERS = 4
+CUDA_BYTES = 400 << 20  # of the host, for CuPy and the driver
 
 
 def diameter(options):
@@ -76,6 +87,8 @@ def plan(options, only=None):
     particles, notes = _read_particles(options, series, options.allow_loss or only is not None)
     problems += [Problem("warning", "particles", note) for note in notes]
     out = Plan("subtomo", options, units, problems)
+    devices = options.device.count(",") + 1  # that share memory and threads
+    room, threads, short = budget(options) // devices, max(1, (options.threads or available_cores()) // devices), []
     if len(particles) and not particles.oriented:
         problems.append(Problem("warning", options.particles, "it has no orientations",
                                 "Averages will need them; the sub-tomograms do not"))
@@ -113,12 +126,22 @@ def plan(options, only=None):
         voxels = options.box ** 3
         unit.disk_bytes = int(kept.sum()) * (voxels * (2 if options.float16 else 4)
                                              + 4 * options.box ** 2 * (options.box // 2 + 1))
-        threads = options.threads or available_cores()
-        shared = PROCESS_BYTES + 4 * g.n_tilts * (h * w + 3 * padded ** 2)
-        own_bytes = 12 * int(np.prod(g.image_shape)) + g.n_tilts * (24 * padded ** 2 + 12 * (source or 0) ** 2)
-        out.memory_bytes = max(out.memory_bytes, shared + threads * (own_bytes + 120 * voxels))
+        needs = memory_needs(unit, options)
+        unit.work["room"] = room
+        if needs.least > room:
+            short.append((needs.least, unit.name))
+        workers = workers_that_fit(room, needs.shared, needs.worker, threads)
+        if workers < threads and not needs.on_gpu:
+            unit.work["facts"]["threads"] = "%d of %d, for want of memory" % (workers, threads)
+        out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
                                        own.position.tolist(), own.rotation.tolist())
+    if short:
+        least, name = max(short)
+        needed = ceil(100 * devices * least / 1e9) / 100
+        problems.append(Problem("error", name, "one sub-tomogram at a time needs %s of memory, %s are allowed" % (
+            size(devices * least), size(devices * room)), "Allow --memory %g if the computer has as much, or take a "
+            "smaller box or a larger pixel size" % needed))
     total = sum(int(u.work["kept"].sum()) for u in units if not u.error)
     if units and not total and not all(u.error for u in units):
         reasons = ", ".join("%s: %d in the table, %d seen in at least %d tilts" % (
@@ -194,77 +217,223 @@ def execute(unit, options, backend):
         return result
     before = unit.series.geometry.acq_order
     pixel_size = unit.series.geometry.pixel_size
+    # The plan's budget, not half of what is free after earlier series, unless several devices share it.
+    room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
     reading = replace(options, pixel_size=pixel_size) if options.exact else options
-    stack, series, result["notes"] = prepare(unit.series, reading, options.normalize_input, backend,
+    readers = replace(backend, threads=workers_that_fit(room, needs.shared, needs.reader, backend.threads))
+    stack, series, result["notes"] = prepare(unit.series, reading, options.normalize_input, readers,
                                              Progress(unit.name + " reading", len(before), "tilts"))
     g = series.geometry
     seen = unit.work["seen"][:, np.isin(before, g.acq_order)]
     for i in index[seen[index].sum(axis=1) < options.min_tilts]:
         entries[i].update(kept=False, reason="seen in %d tilts that have contrast" % seen[i].sum())
     index = np.array([i for i in index if entries[i]["kept"]], int)
-    projection = g.project(particles.position)
-    depth = (options.hand or g.hand) * projection.depth
-    position = stack.position_px(projection.xy)
     os.makedirs(os.path.join(options.output, os.path.dirname(images[0])), exist_ok=True)
     progress = Progress(unit.name, len(index), "particles")
     radius = diameter(options) / 2 / options.pixel_size
+    kaiser_bessel = options.interpolation != "trilinear"
+    on_gpu = backend.on_gpu and kaiser_bessel
 
     def store(i, volume, transfer):
-        if options.normalize_output:
+        if options.normalize_output and not on_gpu:
             normalise_volume(volume, radius)
         mrc.write(os.path.join(options.output, images[i]), volume, options.pixel_size, float16=options.float16)
         mrc.write(os.path.join(options.output, ctfs[i]), transfer, 1 / (options.box * options.pixel_size))
         progress()
 
-    if options.interpolation == "trilinear":
-        _run_trilinear(unit, stack, series, index, position, depth, projection.matrix, seen, options, backend, store)
+    workers = 1 if on_gpu else workers_that_fit(room, needs.shared, needs.worker, backend.threads)
+    pipeline = Pipeline(store, GPU_WRITERS if on_gpu else workers, RING if on_gpu else WAITING * workers,
+                        backend.activate)
+    projection = g.project(particles.position)
+    views = _Views(stack.position_px(projection.xy), (options.hand or g.hand) * projection.depth, projection.matrix,
+                   seen)
+    if kaiser_bessel:
+        most = max(1, min(RING_BYTES, (room - needs.shared) // RING) // needs.result)
+        batches, compute = _kaiser_bessel(unit, options, backend, stack, series, views, index, radius, most, pipeline)
     else:
-        source, padded = unit.work["source"], unit.work["padded"]
-        general = plan_subtomos(g, series.ctf, options.box, padded,
-                                pixel_size * source / padded if source else options.pixel_size, backend, source=source)
-        images_on_device = backend.to_device(stack.images)
-        needed = _bytes_per_particle(general, g)
-        batch = batch_size(backend, needed)
-        patterns, which = np.unique(seen[index], axis=0, return_inverse=True)
-        with ThreadPoolExecutor(1 if backend.on_gpu else backend.threads, initializer=backend.activate) as pool:
-            tasks = []
-            for n, pattern in enumerate(patterns):
-                # Particles that the same tilts show, as a rule all of them, share the density of slices.
-                own = index[which.reshape(-1) == n]
-                plan_ = general if pattern.all() else plan_visible(general, g, pattern, backend)
-
-                def work(some, plan_=plan_):
-                    matrix = projection.matrix if len(projection.matrix) == 1 else projection.matrix[some]
-                    volumes, transfer = reconstruct_subtomos(images_on_device, plan_, position[some], depth[some],
-                                                             matrix, seen[some], backend)
-                    for i, v, c in zip(some, backend.to_host(volumes), backend.to_host(transfer)):
-                        store(i, v, c)
-
-                tasks += [pool.submit(run_halving, work, own[i:i + batch], backend, needed)
-                          for i in range(0, len(own), batch)]
-            for task in tasks:
-                task.result()
+        batches, compute = index, _trilinear(unit, options, stack, series, views, pipeline)
+    del stack  # on a GPU it is there
+    pipeline.run(batches, compute, workers)
     progress.finish()
     result["files"] = [os.path.join(options.output, n) for i in index for n in (images[i], ctfs[i])]
     return result
 
 
+@dataclass(frozen=True, eq=False)
+class _Views:
+    """Where the tilts show the particles: position (px), depth (A, with the sign of the hand), matrix, visibility."""
+
+    position: np.ndarray
+    depth: np.ndarray
+    matrix: np.ndarray
+    seen: np.ndarray
+
+    def of(self, some):
+        """The arguments of `reconstruct_subtomos` for some particles."""
+        matrix = self.matrix if len(self.matrix) == 1 else self.matrix[some]
+        return self.position[some], self.depth[some], matrix, self.seen[some]
+
+
+class _Once:
+    """A value that is made by the first thread that asks for it."""
+
+    def __init__(self, make):
+        self._make, self._lock = make, threading.Lock()
+
+    def get(self):
+        with self._lock:
+            if self._make is not None:
+                self._value, self._make = self._make(), None
+            return self._value
+
+
+def _kaiser_bessel(unit, options, backend, stack, series, views, index, radius, most, pipeline):
+    """Batches of particles that the same tilts show, and what computes one of them."""
+    g, source, padded = series.geometry, unit.work["source"], unit.work["padded"]
+    copies = transfers(backend, RING)
+    backend.keep_plans()
+    try:
+        images = copies.upload(stack.images)
+    except Exception as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        need = "the images need %s, %s are free" % (size(stack.images.nbytes), size(backend.free_bytes()))
+        raise UnitError("device %d" % backend.device, need, "Take a larger pixel size or --device cpu") from error
+    general = plan_subtomos(g, series.ctf, options.box, padded,
+                            options.pixel_size if source is None else g.pixel_size * source / padded, backend,
+                            source=source)
+    patterns, which = np.unique(views.seen[index], axis=0, return_inverse=True)
+    sizes = Batches(backend, _bytes_per_particle(general, g), most)
+
+    def batches():
+        # Particles that the same tilts show, as a rule all of them, share the density of slices.
+        for n, pattern in enumerate(patterns):
+            plan_ = _Once(lambda p=pattern: general if p.all() else plan_visible(general, g, p, backend))
+            for some in sizes.split(index[which.reshape(-1) == n]):
+                yield plan_, some
+
+    def compute(batch):
+        plan_, some = batch[0].get(), batch[1]
+
+        def work(part):
+            volumes, transfer = reconstruct_subtomos(images, plan_, *views.of(part), backend)
+            if backend.on_gpu and options.normalize_output:
+                normalise_volumes(volumes, radius, backend)
+                if options.float16:  # now that nothing is too large for it
+                    volumes = volumes.astype(np.float16)
+            pipeline.deliver(part, copies.fetch(volumes, transfer))
+
+        sizes.run(work, some, copies.drain)
+
+    return batches(), compute
+
+
 def _bytes_per_particle(plan_, geometry):
-    """Device memory of one particle: windows and transforms, grid cells, volumes."""
+    """Device memory of one particle: windows and transforms, grid cells, volumes, results on their way to the host."""
     windows = geometry.n_tilts * (plan_.padded ** 2 * 4 * 5 + plan_.source ** 2 * 4 * 3)
-    return windows + (plan_.grid + 6) ** 2 * (plan_.grid // 2 + 7) * 16 + 6 * 4 * plan_.grid ** 3
+    return (windows + (plan_.grid + 6) ** 2 * (plan_.grid // 2 + 7) * 16 + 6 * 4 * plan_.grid ** 3
+            + RING * result_bytes(plan_.box))
 
 
-def _run_trilinear(unit, stack, series, index, position, depth, matrix, seen, options, backend, store):
-    size = max(2 * options.box, unit.work["padded"])
+def result_bytes(box):
+    """Memory of a sub-tomogram and its 3D CTF.
 
-    def work(i):
-        windows = windows_at(stack.images, position[i], size)
-        store(i, *reconstruct_trilinear(windows, series.geometry, series.ctf, depth[i], matrix[min(i, len(matrix) - 1)],
-                                        options.box, options.pixel_size, seen[i]))
+    Parameters
+    ----------
+    box : int
 
-    with ThreadPoolExecutor(backend.threads) as pool:
-        list(pool.map(work, index))
+    Returns
+    -------
+    int
+    """
+    return 4 * box ** 3 + 4 * box ** 2 * (box // 2 + 1)
+
+
+def _trilinear(unit, options, stack, series, views, pipeline):
+    """What computes one particle."""
+    side, images = max(2 * options.box, unit.work["padded"]), stack.images
+
+    def compute(i):
+        position, depth, matrix, seen = (a[0] for a in views.of(np.array([i])))
+        made = reconstruct_trilinear(windows_at(images, position, side), series.geometry, series.ctf, depth, matrix,
+                                     options.box, options.pixel_size, seen)
+        pipeline.deliver([i], Fetched([a[None] for a in made]))
+
+    return compute
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Memory that the export of a tilt series takes, bytes.
+
+    Attributes
+    ----------
+    shared : int
+        Process, images, and what all particles have in common.
+    reader : int
+        What a thread takes that reads an image; gone before the rest begins.
+    worker : int
+        What a thread takes that makes sub-tomograms, with its results that wait to be written; on a GPU, what the
+        ring of buffers takes with one particle in each.
+    result : int
+        A sub-tomogram and its 3D CTF.
+    on_gpu : bool
+        A GPU is insisted on.
+    """
+
+    shared: int
+    reader: int
+    worker: int
+    result: int
+    on_gpu: bool
+
+    @property
+    def least(self):
+        """Without which nothing can be made."""
+        return self.shared + max(self.reader, self.worker)
+
+    def peak(self, room, threads):
+        """What is taken of a budget by so many threads; auto may choose a GPU and take less."""
+        readers, workers = (workers_that_fit(room, self.shared, n, threads) for n in (self.reader, self.worker))
+        making = workers * self.worker
+        if self.on_gpu:
+            making = max(self.worker, min(room - self.shared, RING * RING_BYTES))
+        return self.shared + max(readers * self.reader, making)
+
+
+def memory_needs(unit, options):
+    """Estimate the memory of one tilt series' export.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+        As planned.
+    options : SubtomoOptions
+
+    Returns
+    -------
+    Needs
+    """
+    g, padded, source, b = unit.series.geometry, unit.work["padded"], unit.work["source"], options.box
+    ratio = 1.0 if source else options.pixel_size / g.pixel_size
+    t, result, reader = g.n_tilts, result_bytes(b), 14 * int(np.prod(g.image_shape))
+    images = 4 * t * int(np.prod(rescaled_shape(g.image_shape, ratio)))
+    written = 16 * b ** 3  # normalising
+    if options.interpolation == "trilinear":
+        side = max(2 * b, padded)
+        # Four quantities of 16 bytes: samples, many times, and grids; windows.
+        making = 64 * side ** 2 * (side // 2 + 1) * 3 // 2 + t * side ** 2 * 190
+        return Needs(PROCESS_BYTES + images, reader, making + (1 + WAITING) * result + written, result, False)
+    shared = PROCESS_BYTES + images + 16 * t * padded ** 2 + 64 * t * b * b  # coefficients; samples of the slices
+    on_gpu = options.device.startswith("cuda")
+    if on_gpu:
+        return Needs(shared + CUDA_BYTES, reader, RING * result, result, True)
+    grid = grid_size(b)
+    half = grid // 2 + 1
+    making = (t * (20 * padded ** 2 + 12 * b ** 2 + 12 * (source or 0) ** 2)  # windows and their transforms
+              + 16 * (grid + 6) ** 2 * (half + 6) + 12 * grid ** 2 * half  # cells, and folded
+              + 8 * b * grid * half + 4 * b * b * grid + 4 * b ** 3)  # inverse transforms
+    return Needs(shared, reader, making + (1 + WAITING) * result + written, result, False)
 
 
 def collect(options, results):

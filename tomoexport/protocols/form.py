@@ -62,7 +62,7 @@ def addCompute(form, verb, threads):
         form.addHidden(GPU_LIST, StringParam, default="0", label="GPU IDs", help="One tilt series at a time is worked "
                        "on per GPU of this list, as threads allow. Without a GPU, choose No to work on several at once "
                        "on the CPU.")
-    addOptions(form, verb, *[name for name in ("bad_pixels", "device", "threads") if name in known])
+    addOptions(form, verb, *[name for name in ("bad_pixels", "device", "threads", "memory") if name in known])
     form.addParallelSection(threads=threads, mpi=0)
 
 

@@ -44,7 +44,7 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
                       "order. Views without one are excluded. Needed for CTF correction.")
         addOptions(form, self.VERB, "pixel_size", "size_x", "size_y", "size_z", "halves")
         form.addSection("Processing")
-        addOptions(form, self.VERB, "invert", "normalize", "ctf", "hand", "dose_weighting")
+        addOptions(form, self.VERB, "invert", "normalize", "ctf", "hand", "dose_weighting", "method", "iterations")
         addTransformCentre(form)
         addCompute(form, self.VERB, threads=3)
 

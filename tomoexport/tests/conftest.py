@@ -1,5 +1,6 @@
 """What holds for every test."""
 import os
+import signal
 
 import pytest
 
@@ -7,6 +8,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Markers, separated by spaces, of tests that must not be skipped here: continuous integration installs what they need.
 MUST_RUN = set(os.environ.get("TOMOEXPORT_MUST_RUN", "").split())
+
+
+# A shell that runs us in the background has interrupts ignored, and children would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(hookwrapper=True)

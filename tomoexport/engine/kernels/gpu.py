@@ -86,13 +86,69 @@ def insert_slices(data, weight, matrix, table, grid):
     return out
 
 
+def circle(windows, radius, edge, size, rolled=False):
+    """See `reference.circle`."""
+    run = runtime()
+    n, t, s, _ = windows.shape
+    axis = run.xp.arange(s, dtype=np.float32) - s // 2
+    r = run.xp.sqrt(axis[:, None] ** 2 + axis ** 2)
+    outside = (r > radius).astype(np.float32)
+    fall = run.xp.clip((r - np.float32(radius - edge)) / np.float32(edge), 0, 1)
+    mask = 0.5 + 0.5 * run.xp.cos(np.float32(np.pi) * fall)
+    mean = (windows * outside).sum(axis=(2, 3)) / run.xp.maximum(outside.sum(), np.float32(1))
+    out = run.xp.empty((n, t, size, size), np.float32)
+    run.launch("circle", out.size, windows, mask.astype(np.float32), mean.astype(np.float32), out, n * t, s, int(size),
+               int(size) // 2 if rolled else 0)
+    return out
+
+
+def insert_linear(data, weight, matrix, limit, grid):
+    """See `reference.insert_linear`."""
+    run = runtime()
+    n, t, b, _ = data.shape
+    out = run.xp.zeros((n, grid + 4, grid + 4, grid // 2 + 2, 4), np.float32)
+    run.launch("insert_linear", data.size, data, weight, matrix, limit, out, n, t, b, len(matrix), grid)
+    return out
+
+
+def fold_linear(cells, grid):
+    """See `reference.fold_linear`."""
+    run = runtime()
+    shape = (len(cells), grid, grid, grid // 2 + 1)
+    data, weight, count = (run.xp.empty(shape, kind) for kind in (np.complex64, np.float32, np.float32))
+    run.launch("fold_linear", data.size, cells, data, weight, count, len(cells), grid)
+    return data, weight, count
+
+
 def fold_grid(cells, grid):
     """See `reference.fold_grid`."""
     run = runtime()
     shape = (len(cells), grid, grid, grid // 2 + 1)
-    data, weight = run.xp.empty(shape, np.complex64), run.xp.empty(shape, np.complex64)
+    data, weight = run.xp.empty(shape, np.complex64), run.xp.empty(shape, np.float32)
     run.launch("fold_grid", data.size, cells, data, weight, len(cells), grid)
     return data, weight
+
+
+def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, shape):
+    """See `reference.weigh`."""
+    run = runtime()
+    (h, wh), out_wh = transform.shape, shape[1] // 2 + 1
+    out = run.xp.zeros((len(depth), shape[0], out_wh), np.complex64)
+    run.launch("weigh", transform.size, transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, out,
+               h, wh, tables.shape[1], len(depth), int(mode), int(shape[0]), out_wh, len(direction))
+    return out
+
+
+def resample(images, origin, step, table, out):
+    """See `reference.resample`."""
+    run = runtime()
+    n, h, w = images.shape
+    samples = out if out.flags.c_contiguous else run.xp.empty(out.shape, np.float32)
+    run.launch("resample", out.size, images, origin, step, table, samples, n, h, w, len(table) - 1, out.shape[1],
+               out.shape[2])
+    if samples is not out:
+        out[:] = samples
+    return out
 
 
 def backproject(rows, position, slab, group, n_groups, nz, nx):
@@ -101,14 +157,36 @@ def backproject(rows, position, slab, group, n_groups, nz, nx):
     t, k, u, ny = rows.shape
     out = run.xp.empty((n_groups, nz, nx, ny), np.float32)
     run.launch("backproject", nz * nx * ny, rows, position, slab, group, out, t, k, u, ny, nz, nx, n_groups)
-    return out
+    return run.xp.ascontiguousarray(out.transpose(0, 1, 3, 2))
 
 
-def backproject_general(images, matrix, slab, group, n_groups, shape):
-    """See `reference.backproject_general`."""
+def project(volume, position, n_u):
+    """See `reference.project`."""
     run = runtime()
-    t, k, h, w = images.shape
-    nz, ny, nx = shape
-    out = run.xp.empty((n_groups, nz, ny, nx), np.float32)
-    run.launch("backproject_general", nz * ny * nx, images, matrix, slab, group, out, t, k, h, w, nz, ny, nx, n_groups)
-    return out
+    nz, ny, nx = volume.shape
+    rows = run.xp.zeros((len(position), n_u, ny), np.float32)
+    run.launch("project", volume.size, run.xp.ascontiguousarray(volume.transpose(0, 2, 1)), position, rows,
+               len(position), n_u, ny, nz, nx)
+    return rows
+
+
+def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
+    """See `reference.backproject_sheared`."""
+    run = runtime()
+    t, k, u, f, n_y = rows.shape
+    nz, ny, nx = (int(n) for n in shape)
+    out = run.xp.empty((n_groups, nz, nx, ny), np.float32)
+    run.launch("backproject_sheared", nz * nx * ny, rows, position, offset, slab, group, out, t, k, u, f, n_y, nz, nx,
+               ny, n_groups)
+    return run.xp.ascontiguousarray(out.transpose(0, 1, 3, 2))
+
+
+def project_sheared(volume, position, offset, extent):
+    """See `reference.project_sheared`."""
+    run = runtime()
+    nz, ny, nx = volume.shape
+    u, f, n_y = (int(n) for n in extent)
+    rows = run.xp.zeros((len(position), u, f, n_y), np.float32)
+    run.launch("project_sheared", volume.size, run.xp.ascontiguousarray(volume.transpose(0, 2, 1)), position, offset,
+               rows, len(position), u, f, n_y, nz, nx, ny)
+    return rows

@@ -3,6 +3,7 @@
 
 #define HALO 3
 #define TAPS 4
+#define WIENER_NOISE 0.1f
 #define EACH(i, n) for (long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x; i < (n); \
                         i += (long long)blockDim.x * gridDim.x)
 
@@ -39,13 +40,89 @@ __global__ void modulate(float2* data, const float* phase, const float* slope, c
             if (mode == 1) factor *= ctf;
             else if (ctf < 0.f) factor = -factor;
         }
-        transfer[i] = factor * ctf;
+        transfer[i] = factor * (mode == 1 ? factor : ctf);
         int ky = y < (s + 1) / 2 ? y : y - s;
         float turn = 2.f * (shift[2 * window] * ky + shift[2 * window + 1] * x) / s, sine, cosine;
         sincospif(turn, &sine, &cosine);
         float2 v = data[i];
         data[i].x = factor * (v.x * cosine - v.y * sine);
         data[i].y = factor * (v.x * sine + v.y * cosine);
+    }
+}
+
+__global__ void circle(const float* windows, const float* mask, const float* mean, float* out, int n, int s, int size,
+                       int roll)
+{
+    int first = s / 2 - size / 2;
+    EACH(i, (long long)n * size * size) {
+        int x = (i % size + roll) % size + first, y = (i / size % size + roll) % size + first;
+        long long window = i / ((long long)size * size);
+        out[i] = (windows[(window * s + y) * s + x] - mean[window]) * mask[y * s + x];
+    }
+}
+
+__global__ void insert_linear(const float2* data, const float* weight, const double* matrix, const double* limit,
+                              float* out, int n, int t, int b, int n_matrices, int grid)
+{
+    int bh = b / 2 + 1, side = grid + 4, half = grid / 2 + 2, centre = grid / 2 + 2;
+    EACH(i, (long long)n * t * b * bh) {
+        int qx = i % bh, y = i / bh % b;
+        long long window = i / ((long long)b * bh);
+        int qy = y < (b + 1) / 2 ? y : y - b;
+        double most = limit[window % t];
+        if (qx * qx + qy * qy > most * fabs(most) || (qx == 0 && qy < 0)) continue;
+        long long particle = window / t;
+        const double* m = matrix + ((n_matrices > 1 ? particle : 0) * t + window % t) * 6;
+        double k[3];
+        for (int a = 0; a < 3; a++) k[a] = m[2 * a] * qx + m[2 * a + 1] * qy;
+        double reach = grid / 2 + 1;
+        if (fabs(k[0]) >= reach || fabs(k[1]) >= reach || fabs(k[2]) >= reach) continue;
+        float re = data[i].x, im = data[i].y, part[3];
+        if (k[0] < 0) {
+            for (int a = 0; a < 3; a++) k[a] = -k[a];
+            im = -im;
+        }
+        int first[3];
+        for (int a = 0; a < 3; a++) {
+            double lower = floor(k[a]);
+            part[a] = (float)(k[a] - lower);
+            first[a] = (int)lower + (a ? centre : 0);
+        }
+        float* cells = out + particle * side * (long long)side * half * 4;
+        for (int corner = 0; corner < 8; corner++) {
+            int dx = corner & 1, dy = corner >> 1 & 1, dz = corner >> 2;
+            float f = (dx ? part[0] : 1.f - part[0]) * (dy ? part[1] : 1.f - part[1]) * (dz ? part[2] : 1.f - part[2]);
+            float* cell = cells + 4 * (((long long)(first[2] + dz) * side + first[1] + dy) * half + first[0] + dx);
+            atomicAdd(cell, re * f);
+            atomicAdd(cell + 1, im * f);
+            atomicAdd(cell + 2, weight[i] * f);
+            atomicAdd(cell + 3, f);
+        }
+    }
+}
+
+__global__ void fold_linear(const float* cells, float2* data, float* weight, float* count, int n, int grid)
+{
+    int gh = grid / 2 + 1, side = grid + 4, half = grid / 2 + 2, centre = grid / 2 + 2;
+    EACH(i, (long long)n * grid * grid * gh) {
+        int x = i % gh, y = i / gh % grid, z = i / ((long long)gh * grid) % grid;
+        int ky = y < grid / 2 ? y : y - grid, kz = z < grid / 2 ? z : z - grid;
+        const float* own = cells + i / ((long long)gh * grid * grid) * side * (long long)side * half * 4;
+        const float* v = own + 4 * (((long long)(centre + kz) * side + centre + ky) * half + x);
+        float re = v[0], im = v[1], w = v[2], samples = v[3];
+        if (x == 0) {  // the highest frequency is its own mate
+            int my = ky == -(grid / 2) ? ky : -ky, mz = kz == -(grid / 2) ? kz : -kz;
+            v = own + 4 * ((long long)(centre + mz) * side + centre + my) * half;
+            re += v[0];
+            im -= v[1];
+            w += v[2];
+            samples += v[3];
+        }
+        float sign = (x + y + z) % 2 ? -1.f : 1.f;
+        data[i].x = sign * re;
+        data[i].y = sign * im;
+        weight[i] = w;
+        count[i] = samples;
     }
 }
 
@@ -119,7 +196,7 @@ __device__ float3 cell_sum(const float* cells, int x, int ky, int kz, int grid)
     return sum;
 }
 
-__global__ void fold_grid(const float* cells, float2* data, float2* weight, int n, int grid)
+__global__ void fold_grid(const float* cells, float2* data, float* weight, int n, int grid)
 {
     int gh = grid / 2 + 1, side = grid + 2 * HALO, half = grid / 2 + 1 + 2 * HALO;
     EACH(i, (long long)n * grid * grid * gh) {
@@ -134,12 +211,83 @@ __global__ void fold_grid(const float* cells, float2* data, float2* weight, int 
             float3 mate = cell_sum(own, grid - x, -y, -z, grid);
             v.x += mate.x; v.y -= mate.y; v.z += mate.z;
         }
-        data[i].x = v.x;
-        data[i].y = v.y;
-        weight[i].x = v.z;
-        weight[i].y = 0.f;
+        float sign = (x + y + z) % 2 ? -1.f : 1.f;
+        data[i].x = sign * v.x;
+        data[i].y = sign * v.y;
+        weight[i] = v.z;
     }
 }
+
+__device__ float between(const float* table, int n, double place)
+{
+    int cell = (int)fmin(place, n - 2.0);
+    float part = (float)fmin(place - cell, 1.0);
+    return table[cell] * (1.f - part) + table[cell + 1] * part;
+}
+
+__global__ void weigh(const float2* transform, const double* step, const float* gain_y, const float* gain_x,
+                      const float* tables, const double* scale, const double* direction, const double* phase,
+                      const double* depth, float2* out, int h, int wh, int n, int n_depths, int mode, int out_h,
+                      int out_wh, int n_directions)
+{
+    EACH(i, (long long)h * wh) {
+        int x = i % wh, y = i / wh, iy = y < h / 2 ? y : y - h;
+        if (iy == -(h / 2) || x == wh - 1) continue;
+        double ky = iy * step[0], kx = x * step[1], k2 = kx * kx + ky * ky;
+        float weight = gain_y[y] * gain_x[x] * between(tables, n, k2 * scale[0]);
+        for (int a = 0; a < n_directions; a++)
+            weight *= between(tables + (a + 1) * n, n,
+                              fabs(direction[2 * a] * kx + direction[2 * a + 1] * ky) * scale[a + 1]);
+        double cycles = phase[0] * kx * kx + phase[1] * kx * ky + phase[2] * ky * ky + phase[3] * k2 * k2 + phase[4];
+        float2 v = transform[i];
+        for (int k = 0; k < n_depths; k++) {
+            float factor = weight;
+            if (mode != 2) {
+                double turn = cycles + depth[k] * phase[5] * k2;
+                float c = -sinpif(2.f * (float)(turn - rint(turn)));
+                factor = mode == 0 ? (c < 0.f ? -weight : weight) : weight * (mode == 1 ? c : c / (c * c + WIENER_NOISE));
+            }
+            float2* o = out + ((long long)k * out_h + (iy < 0 ? iy + out_h : iy)) * out_wh + x;
+            o->x = v.x * factor;
+            o->y = v.y * factor;
+        }
+    }
+}
+
+__global__ void resample(const float* images, const double* origin, const double* step, const float* table, float* out,
+                         int n, int h, int w, int precision, int n_u, int n_v)
+{
+    EACH(i, (long long)n * n_u * n_v) {
+        int v = i % n_v, u = i / n_v % n_u;
+        double y = origin[0] + step[0] * u + step[1] * v, x = origin[1] + step[2] * u + step[3] * v;
+        int ly = (int)floor(y), lx = (int)floor(x);
+        out[i] = 0.f;
+        if (ly < 1 || ly >= h - 2 || lx < 1 || lx >= w - 2) continue;
+        float wy[TAPS], wx[TAPS], sum = 0.f;
+        kernel_weights(table, (y - ly) * precision, precision, wy);
+        kernel_weights(table, (x - lx) * precision, precision, wx);
+        const float* p = images + ((i / ((long long)n_u * n_v)) * h + ly - 1) * (long long)w + lx - 1;
+        for (int a = 0; a < TAPS; a++, p += w)
+            sum += wy[a] * (wx[0] * p[0] + wx[1] * p[1] + wx[2] * p[2] + wx[3] * p[3]);
+        out[i] = sum;
+    }
+}
+
+// Row below a voxel, weight of the row above; false if the voxel is not between two rows.
+__device__ bool line_of(const double* position, int n_u, int x, int z, int* lower, float* part)
+{
+    double place = position[0] + position[1] * x + position[2] * z;
+    *lower = (int)floor(place);
+    *part = (float)(place - *lower);
+    return *lower >= 0 && *lower < n_u - 1;
+}
+
+__device__ int version_of(const double* slab, int n, int x, int z)
+{
+    return min(max((int)floor(slab[0] + slab[1] * x + slab[2] * z), 0), n - 1);
+}
+
+// Volumes are [z][x][y] in these four kernels, so that neighbouring threads read and write neighbouring samples.
 
 __global__ void backproject(const float* rows, const double* position, const double* slab, const int* group,
                             float* out, int t, int k, int u, int ny, int nz, int nx, int n_groups)
@@ -149,40 +297,89 @@ __global__ void backproject(const float* rows, const double* position, const dou
         for (int g = 0; g < n_groups; g++) {
             float sum = 0.f;
             for (int j = 0; j < t; j++) {
-                if (group[j] != g) continue;
-                double place = position[3 * j] + position[3 * j + 1] * x + position[3 * j + 2] * z;
-                int lower = (int)floor(place);
-                if (lower < 0 || lower >= u - 1) continue;
-                int version = (int)floor(slab[3 * j] + slab[3 * j + 1] * x + slab[3 * j + 2] * z);
-                version = min(max(version, 0), k - 1);
-                float b = (float)(place - lower), a = 1.f - b;
-                const float* p = rows + (((long long)j * k + version) * u + lower) * ny + y;
-                sum += a * p[0] + b * p[ny];
+                int lower;
+                float b;
+                if (group[j] != g || !line_of(position + 3 * j, u, x, z, &lower, &b)) continue;
+                const float* p = rows + (((long long)j * k + version_of(slab + 3 * j, k, x, z)) * u + lower) * ny + y;
+                sum += (1.f - b) * p[0] + b * p[ny];
             }
             out[g * (long long)nz * nx * ny + i] = sum;
         }
     }
 }
 
-__global__ void backproject_general(const float* images, const double* matrix, const double* slab, const int* group,
-                                    float* out, int t, int k, int h, int w, int nz, int ny, int nx, int n_groups)
+__global__ void project(const float* volume, const double* position, float* rows, int t, int u, int ny, int nz, int nx)
 {
-    EACH(i, (long long)nz * ny * nx) {
-        int x = i % nx, y = i / nx % ny, z = i / ((long long)nx * ny);
+    EACH(i, (long long)nz * nx * ny) {
+        int y = i % ny, x = i / ny % nx, z = i / ((long long)ny * nx);
+        for (int j = 0; j < t; j++) {
+            int lower;
+            float b;
+            if (!line_of(position + 3 * j, u, x, z, &lower, &b)) continue;
+            float* p = rows + ((long long)j * u + lower) * ny + y;
+            atomicAdd(p, (1.f - b) * volume[i]);
+            atomicAdd(p + ny, b * volume[i]);
+        }
+    }
+}
+
+// The four samples that a voxel falls between, as places in one version, with their weights; false if there are none.
+__device__ bool taps_of(const double* position, const double* offset, int n_u, int n_phases, int n_y, int ny, int x,
+                        int y, int z, long long* place, float* weight)
+{
+    int lower;
+    float b;
+    if (!line_of(position, n_u, x, z, &lower, &b)) return false;
+    double v = offset[0] + offset[1] * x + offset[2] * z;
+    int down = (int)floor(v);
+    float d = (float)(v - down);
+    int up = d == 0.f ? down : down + 1;
+    // Division that rounds down.
+    int first = down >= 0 ? down / n_phases : -((n_phases - 1 - down) / n_phases);
+    int second = up >= 0 ? up / n_phases : -((n_phases - 1 - up) / n_phases);
+    if (first < 0 || second + ny > n_y) return false;
+    place[0] = ((long long)lower * n_phases + down - first * n_phases) * n_y + first + y;
+    place[1] = ((long long)lower * n_phases + up - second * n_phases) * n_y + second + y;
+    place[2] = place[0] + (long long)n_phases * n_y;
+    place[3] = place[1] + (long long)n_phases * n_y;
+    weight[0] = (1.f - b) * (1.f - d);
+    weight[1] = (1.f - b) * d;
+    weight[2] = b * (1.f - d);
+    weight[3] = b * d;
+    return true;
+}
+
+__global__ void backproject_sheared(const float* rows, const double* position, const double* offset,
+                                    const double* slab, const int* group, float* out, int t, int k, int u, int f,
+                                    int n_y, int nz, int nx, int ny, int n_groups)
+{
+    EACH(i, (long long)nz * nx * ny) {
+        int y = i % ny, x = i / ny % nx, z = i / ((long long)ny * nx);
         for (int g = 0; g < n_groups; g++) {
-            float sum = 0.f;
+            float sum = 0.f, weight[4];
+            long long place[4];
             for (int j = 0; j < t; j++) {
-                if (group[j] != g) continue;
-                const double *m = matrix + 8 * j, *s = slab + 4 * j;
-                double px = m[0] * x + m[1] * y + m[2] * z + m[3], py = m[4] * x + m[5] * y + m[6] * z + m[7];
-                int ix = (int)floor(px), iy = (int)floor(py);
-                if (ix < 0 || ix >= w - 1 || iy < 0 || iy >= h - 1) continue;
-                int version = min(max((int)floor(s[0] * x + s[1] * y + s[2] * z + s[3]), 0), k - 1);
-                float fx = (float)(px - ix), fy = (float)(py - iy);
-                const float* p = images + (((long long)j * k + version) * h + iy) * w + ix;
-                sum += (p[0] * (1.f - fx) + p[1] * fx) * (1.f - fy) + (p[w] * (1.f - fx) + p[w + 1] * fx) * fy;
+                if (group[j] != g
+                    || !taps_of(position + 3 * j, offset + 3 * j, u, f, n_y, ny, x, y, z, place, weight)) continue;
+                const float* p = rows + ((long long)j * k + version_of(slab + 3 * j, k, x, z)) * u * f * n_y;
+                for (int a = 0; a < 4; a++) sum += weight[a] * p[place[a]];
             }
-            out[g * (long long)nz * ny * nx + i] = sum;
+            out[g * (long long)nz * nx * ny + i] = sum;
+        }
+    }
+}
+
+__global__ void project_sheared(const float* volume, const double* position, const double* offset, float* rows, int t,
+                                int u, int f, int n_y, int nz, int nx, int ny)
+{
+    EACH(i, (long long)nz * nx * ny) {
+        int y = i % ny, x = i / ny % nx, z = i / ((long long)ny * nx);
+        float weight[4];
+        long long place[4];
+        for (int j = 0; j < t; j++) {
+            if (!taps_of(position + 3 * j, offset + 3 * j, u, f, n_y, ny, x, y, z, place, weight)) continue;
+            float* p = rows + (long long)j * u * f * n_y;
+            for (int a = 0; a < 4; a++) atomicAdd(p + place[a], weight[a] * volume[i]);
         }
     }
 }

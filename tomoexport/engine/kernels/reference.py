@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import HALO
+from . import HALO, WIENER_NOISE
 
 
 def crop(stack, origin, size):
@@ -57,7 +57,8 @@ def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
     Returns
     -------
     ndarray `(N, T, S, S//2+1)` float32
-        Transfer of the operation, ``envelope c f(c)``; the data are multiplied by ``envelope f(c)``.
+        Transfer of the operation, ``envelope c f(c)``; the data are multiplied by ``envelope f(c)``. Where f(c) is c,
+        the envelope belongs to the CTF: the transfer is ``(envelope c)^2``.
     """
     s = data.shape[2]
     ky, kx = np.fft.fftfreq(s)[:, None], np.arange(s // 2 + 1) / s
@@ -67,7 +68,114 @@ def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
     factor = factor * envelope * visible[..., None, None]
     turn = ky * shift[..., 0, None, None] + kx * shift[..., 1, None, None]
     data *= (factor * np.exp(2j * np.pi * turn)).astype(np.complex64)
-    return (factor * ctf).astype(np.float32)
+    return (factor * (factor if mode == 1 else ctf)).astype(np.float32)
+
+
+def circle(windows, radius, edge, size, rolled=False):
+    """Level windows by what lies outside a circle, mask them with it, and crop them.
+
+    Parameters
+    ----------
+    windows : ndarray `(N, T, S, S)` float32
+    radius, edge : float
+        Pixels, from pixel S//2: 1 up to `radius - edge`, then falling as a cosine to 0 at `radius`. The mean of what
+        lies beyond `radius` is subtracted first.
+    size : int
+        Side of the crop about pixel S//2, even.
+    rolled : bool
+        Bring the centre to pixel 0, so that transforms are about it.
+
+    Returns
+    -------
+    ndarray `(N, T, size, size)` float32
+    """
+    s = windows.shape[-1]
+    axis = np.arange(s) - s // 2
+    r = np.hypot(axis[:, None], axis)
+    outside = windows[..., r > radius]
+    mean = outside.sum(axis=-1, dtype=np.float64) / max(outside.shape[-1], 1)
+    mask = 0.5 + 0.5 * np.cos(np.pi * np.clip((r - radius + edge) / edge, 0, 1))
+    first = s // 2 - size // 2
+    part = slice(first, first + size)
+    out = ((windows[..., part, part] - mean[..., None, None]) * mask[part, part]).astype(np.float32)
+    return np.roll(out, (-(size // 2),) * 2, axis=(2, 3)) if rolled else out
+
+
+def insert_linear(data, weight, matrix, limit, grid):
+    """Scatter 2D transforms into a 3D Fourier grid by trilinear interpolation, as RELION 5 does.
+
+    Parameters
+    ----------
+    data : ndarray `(N, T, B, B//2+1)` complex64
+        Transforms about the window's centre.
+    weight : ndarray `(N, T, B, B//2+1)` float32
+        A second, real quantity that is scattered alike.
+    matrix : ndarray `(N, T, 3, 2)` or `(1, T, 3, 2)` float64
+        Grid cells per transform sample, xyz.
+    limit : ndarray `(T,)` float64
+        Samples farther than this from the zero frequency are left out; all of them if it is negative.
+    grid : int
+        Side of the grid, even.
+
+    Returns
+    -------
+    ndarray `(N, grid+4, grid+4, grid//2+2, 4)` float32
+        Real and imaginary part, weight, number of samples; the zero frequency at `[grid//2+2, grid//2+2, 0]`. Samples
+        of the half-space kx < 0 enter as their mates.
+    """
+    n, t, b, bh = data.shape
+    side, half = grid + 4, grid // 2 + 2
+    out = np.zeros((n, side * side * half, 4))
+    qy, qx = np.meshgrid(np.fft.fftfreq(b, 1 / b), np.arange(bh), indexing="ij")
+    for i in range(n):
+        for j in range(t):
+            chosen = (qx ** 2 + qy ** 2 <= limit[j] * abs(limit[j])) & ~((qx == 0) & (qy < 0))
+            k = matrix[min(i, len(matrix) - 1), j] @ np.stack([qx[chosen], qy[chosen]])
+            value = data[i, j][chosen].astype(np.complex128)
+            mirrored = k[0] < 0
+            k, value = np.where(mirrored, -k, k), np.where(mirrored, value.conj(), value)
+            channels = np.stack([value.real, value.imag, weight[i, j][chosen], np.ones(len(value))], -1)
+            inside = (np.abs(k) < grid // 2 + 1).all(axis=0)
+            k, channels = k[:, inside], channels[inside]
+            lower = np.floor(k).astype(int)
+            part = k - lower
+            for corner in np.ndindex(2, 2, 2):
+                step = np.array(corner)[:, None]
+                w = np.prod(np.where(step, part, 1 - part), axis=0)
+                x, y, z = lower + step + np.array([0, grid // 2 + 2, grid // 2 + 2])[:, None]
+                np.add.at(out[i], (z * side + y) * half + x, channels * w[:, None])
+    return out.reshape(n, side, side, half, 4).astype(np.float32)
+
+
+def fold_linear(cells, grid):
+    """Bring the Hermitian mates on the plane kx = 0 of a trilinear Fourier grid together.
+
+    Parameters
+    ----------
+    cells : ndarray `(N, grid+4, grid+4, grid//2+2, 4)` float32
+        As `insert_linear` returns it. Not to be used any more afterwards.
+    grid : int
+        Side of the grid.
+
+    Returns
+    -------
+    data : ndarray `(N, grid, grid, grid//2+1)` complex64
+        FFT order, ready for irfftn, which brings the centre to voxel grid//2. Cells beyond the grid are left out.
+    weight, count : ndarray `(N, grid, grid, grid//2+1)` float32
+        FFT order.
+    """
+    half = grid // 2
+    inner = cells[:, 2:-2, 2:-2, :half + 1].astype(np.float64)
+    value, weight, count = inner[..., 0] + 1j * inner[..., 1], inner[..., 2], inner[..., 3]
+    out = []
+    for channel in (value, weight, count):
+        channel = np.fft.ifftshift(channel, axes=(1, 2))
+        plane = channel[..., 0].copy()
+        channel[..., 0] += np.roll(plane[:, ::-1, ::-1], 1, axis=(1, 2)).conj()
+        out.append(channel)
+    k = np.arange(grid)
+    sign = np.where((k[:, None, None] + k[:, None] + k[:half + 1]) % 2, -1, 1)
+    return (out[0] * sign).astype(np.complex64), out[1].astype(np.float32), out[2].astype(np.float32)
 
 
 def insert_slices(data, weight, matrix, table, grid):
@@ -133,15 +241,16 @@ def fold_grid(cells, grid):
     Parameters
     ----------
     cells : ndarray `(N, grid+2h, grid+2h, grid//2+1+2h, 4)` float32
-        As `insert_slices` returns it.
+        As `insert_slices` returns it. Not to be used any more afterwards.
     grid : int
         Side of the grid.
 
     Returns
     -------
     data : ndarray `(N, grid, grid, grid//2+1)` complex64
-    weight : ndarray `(N, grid, grid, grid//2+1)` complex64
-        Both in FFT order, ready for irfftn.
+        In FFT order, ready for irfftn, which brings the centre to voxel grid//2.
+    weight : ndarray `(N, grid, grid, grid//2+1)` float32
+        In FFT order, the centre at voxel 0.
     """
     n = len(cells)
     axis = np.arange(-HALO - grid // 2, grid // 2 + HALO) % grid
@@ -154,12 +263,108 @@ def fold_grid(cells, grid):
             np.add.at(full[i], index, channel[i].ravel())
         full = full.reshape(n, grid, grid, grid)
         mate = np.roll(full[:, ::-1, ::-1, ::-1], 1, axis=(1, 2, 3)).conj()
-        out.append((full + mate)[..., :grid // 2 + 1].astype(np.complex64))
-    return tuple(out)
+        out.append((full + mate)[..., :grid // 2 + 1])
+    k = np.arange(grid)
+    sign = np.where((k[:, None, None] + k[:, None] + k[:grid // 2 + 1]) % 2, -1, 1)
+    return (out[0] * sign).astype(np.complex64), out[1].real.astype(np.float32)
+
+
+def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, shape):
+    """Multiply the transform of a tilt image by all its filters, and lay it out for a finer image.
+
+    Parameters
+    ----------
+    transform : ndarray `(h, w//2+1)` complex64
+        rfft2 of the image, h and w even.
+    step : ndarray `(2,)` float64
+        1/A between samples of the transform, y and x.
+    gain_y, gain_x : ndarray `(h,)`, `(w//2+1,)` float32
+        Separable factors.
+    tables : ndarray `(1 + D, N)` float32
+        Factors that depend on k^2, and on the frequency's products with D directions (their sign does not matter);
+        linear between entries, the last one beyond.
+    scale : ndarray `(1 + D,)` float64
+        Entries per unit of k^2 and of the products.
+    direction : ndarray `(D, 2)` float64
+        Vectors xy.
+    phase : ndarray `(6,)` float64
+        Of the CTF, as `ctf.Ctf.polynomial`.
+    depth : ndarray `(K,)` float64
+        Angstrom of defocus added, for K versions of the image.
+    mode : int
+        `CTF_MODES`: the sign of the CTF c, c itself, no CTF, or c / (c^2 + `WIENER_NOISE`).
+    shape : (int, int)
+        H and W of the finer image, even and not below h and w.
+
+    Returns
+    -------
+    ndarray `(K, H, W//2+1)` complex64
+        Zero beyond the frequencies of the image; its own Nyquist lines are left out.
+    """
+    h, wh = transform.shape
+    out = np.zeros((len(depth), shape[0], shape[1] // 2 + 1), np.complex64)
+    iy, ix = np.fft.fftfreq(h, 1 / h)[:, None], np.arange(wh)
+    ky, kx = iy * step[0], ix * step[1]
+    k2 = kx ** 2 + ky ** 2
+    weight = gain_y[:, None].astype(np.float64) * gain_x
+    coordinates = [k2] + [np.abs(d[0] * kx + d[1] * ky) for d in direction]
+    for table, factor, coordinate in zip(tables, scale, coordinates):
+        weight = weight * np.interp(coordinate * factor, np.arange(len(table)), table)
+    keep = (iy > -(h // 2)) & (ix < wh - 1)
+    rows = (iy.astype(int) % shape[0]).ravel()
+    for version, dz in zip(out, depth):
+        cycles = (phase[0] * kx ** 2 + phase[1] * kx * ky + phase[2] * ky ** 2 + phase[3] * k2 ** 2 + phase[4]
+                  + dz * phase[5] * k2)
+        c = -np.sin(2 * np.pi * cycles)
+        factor = {0: np.where(c < 0, -1.0, 1.0), 1: c, 2: np.ones_like(c), 3: c / (c * c + WIENER_NOISE)}[mode]
+        version[rows, :wh] = np.where(keep, transform * (weight * factor), 0)
+    return out
+
+
+def resample(images, origin, step, table, out):
+    """Sample images on a slanted lattice.
+
+    Parameters
+    ----------
+    images : ndarray `(K, h, w)` float32
+        Divided by the kernel's transform beforehand.
+    origin : ndarray `(2,)` float64
+        Pixel yx of sample (0, 0).
+    step : ndarray `(2, 2)` float64
+        Pixels yx per sample: `step[:, 0]` from one u to the next, `step[:, 1]` from one v to the next.
+    table : ndarray `(P + 1, 4)` float32
+        Kernel weights as of `insert_slices`.
+    out : ndarray `(K, U, V)` float32
+        Filled with the samples; 0 where the kernel's 4 x 4 pixels are not all in the image.
+
+    Returns
+    -------
+    ndarray `(K, U, V)` float32
+        The same.
+    """
+    h, w = images.shape[1:]
+    precision = len(table) - 1
+    u, v = np.arange(out.shape[1])[:, None], np.arange(out.shape[2])
+    place = [origin[i] + step[i, 0] * u + step[i, 1] * v for i in (0, 1)]
+    lower = [np.floor(p).astype(int) for p in place]
+    inside = (lower[0] >= 1) & (lower[0] < h - 2) & (lower[1] >= 1) & (lower[1] < w - 2)
+    weights = []
+    for p, low in zip(place, lower):
+        position = (p - low) * precision
+        cell = np.minimum(position.astype(int), precision - 1)
+        part = (position - cell)[..., None]
+        weights.append(table[cell] * (1 - part) + table[cell + 1] * part)
+    sums = np.zeros(out.shape)
+    y, x = (np.where(inside, low, 1) for low in lower)
+    for i in range(4):
+        for j in range(4):
+            sums += weights[0][..., i] * weights[1][..., j] * images[:, y + i - 1, x + j - 1]
+    out[:] = sums * inside
+    return out
 
 
 def backproject(rows, position, slab, group, n_groups, nz, nx):
-    """Smear aligned tilt images back along the beam, for tilts about the volume's y axis.
+    """Smear tilt images back along the beam, where the volume's y axis is a row of every image.
 
     Parameters
     ----------
@@ -176,63 +381,99 @@ def backproject(rows, position, slab, group, n_groups, nz, nx):
 
     Returns
     -------
-    ndarray `(n_groups, nz, nx, Y)` float32
+    ndarray `(n_groups, nz, Y, nx)` float32
         Sums over tilts; linear between samples, and 0 beyond the first and last.
     """
-    t, k, u, y = rows.shape
-    out = np.zeros((n_groups, nz, nx, y))
-    x = np.arange(nx)
-    for i in range(t):
-        for z in range(nz):
-            place = position[i, 0] + position[i, 1] * x + position[i, 2] * z
-            version = np.clip(np.floor(slab[i, 0] + slab[i, 1] * x + slab[i, 2] * z), 0, k - 1).astype(int)
-            lower = np.floor(place).astype(int)
-            inside = (lower >= 0) & (lower < u - 1)
-            lower = np.clip(lower, 0, u - 2)
-            part = (place - lower)[:, None]
-            value = rows[i, version, lower] * (1 - part) + rows[i, version, lower + 1] * part
-            out[group[i], z] += value * inside[:, None]
-    return out.astype(np.float32)
+    shape = (nz, rows.shape[3], nx)
+    return backproject_sheared(rows[:, :, :, None], position, np.zeros_like(position), slab, group, n_groups, shape)
 
 
-def backproject_general(images, matrix, slab, group, n_groups, shape):
-    """Smear tilt images back along any direction.
+def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
+    """Smear tilt images back along the beam, where the volume's y axis is a direction of every image.
 
     Parameters
     ----------
-    images : ndarray `(T, K, H, W)` float32
-        Filtered images; K versions for K slabs of depth.
-    matrix : ndarray `(T, 2, 4)` float64
-        Pixel (x, y) of voxel (x, y, z, 1), voxels counted from 0.
-    slab : ndarray `(T, 4)` float64
-        ``k = floor(slab @ (x, y, z, 1))``, limited to 0..K-1.
-    group : ndarray `(T,)` int32
-        Which of the volumes a tilt goes to.
-    n_groups : int
-        Number of volumes.
+    rows : ndarray `(T, K, U, F, Y)` float32
+        As of `backproject`, sampled F times per voxel along y: sample v is at ``[v % F, v // F]``.
+    position, slab, group, n_groups
+        As of `backproject`.
+    offset : ndarray `(T, 3)` float64
+        ``v = F y + offset @ (1, x, z)``: sample along y.
     shape : (int, int, int)
         Extent of the volumes, zyx.
 
     Returns
     -------
     ndarray `(n_groups, nz, ny, nx)` float32
-        Sums over tilts, bilinear, 0 outside the images.
+        Sums over tilts, bilinear. Columns (x, z) of which a sample lies beyond the rows are 0.
     """
-    t, k, h, w = images.shape
+    t = len(rows)
     nz, ny, nx = shape
-    out = np.zeros((n_groups, nz, ny, nx))
-    x, y = np.arange(nx), np.arange(ny)[:, None]
+    out = np.zeros((n_groups,) + tuple(shape))
     for i in range(t):
-        for z in range(nz):
-            px, py = (m[0] * x + m[1] * y + m[2] * z + m[3] for m in matrix[i])
-            version = np.floor(slab[i, 0] * x + slab[i, 1] * y + slab[i, 2] * z + slab[i, 3])
-            version = np.clip(version, 0, k - 1).astype(int)
-            ix, iy = np.floor(px).astype(int), np.floor(py).astype(int)
-            inside = (ix >= 0) & (ix < w - 1) & (iy >= 0) & (iy < h - 1)
-            ix, iy = np.clip(ix, 0, w - 2), np.clip(iy, 0, h - 2)
-            fx, fy = px - ix, py - iy
-            image = images[i]
-            value = ((image[version, iy, ix] * (1 - fx) + image[version, iy, ix + 1] * fx) * (1 - fy)
-                     + (image[version, iy + 1, ix] * (1 - fx) + image[version, iy + 1, ix + 1] * fx) * fy)
-            out[group[i], z] += value * inside
+        for z, x, taps in _taps(rows.shape[2:], position[i], offset[i], shape):
+            k = np.clip(np.floor(slab[i] @ (1, x, z)), 0, rows.shape[1] - 1).astype(int)
+            for (line, phase, first), weight in taps:
+                out[group[i], z, :, x] += weight * rows[i, k, line, phase, first:first + ny]
+    return out.astype(np.float32)
+
+
+def _taps(extent, position, offset, shape):
+    """For every column of voxels that a tilt shows: z, x, and where its samples are with what weights."""
+    n_u, n_phases, n_y = extent
+    nz, ny, nx = shape
+    for z in range(nz):
+        for x in range(nx):
+            u, v = position @ (1, x, z), offset @ (1, x, z)
+            lower, below = int(np.floor(u)), int(np.floor(v))
+            part, rest = u - lower, v - below
+            places = [(below + s) % n_phases for s in (0, 1)], [(below + s) // n_phases for s in (0, 1)]
+            last = places[1][1] if rest > 0 else places[1][0]
+            if lower < 0 or lower >= n_u - 1 or places[1][0] < 0 or last + ny > n_y:
+                continue
+            taps = [((lower + a, places[0][b], places[1][b]), (part if a else 1 - part) * (rest if b else 1 - rest))
+                    for a in (0, 1) for b in (0, 1)]
+            yield z, x, [tap for tap in taps if tap[1] > 0]
+
+
+def project(volume, position, n_u):
+    """Project a volume onto the rows of every tilt: the adjoint of `backproject` for one volume and version.
+
+    Parameters
+    ----------
+    volume : ndarray `(nz, Y, nx)` float32
+    position : ndarray `(T, 3)` float64
+        As of `backproject`.
+    n_u : int
+        Samples across the tilt axis.
+
+    Returns
+    -------
+    ndarray `(T, n_u, Y)` float32
+    """
+    shape = (n_u, 1, volume.shape[1])
+    return project_sheared(volume, position, np.zeros_like(position), shape)[:, :, 0]
+
+
+def project_sheared(volume, position, offset, extent):
+    """Project a volume onto the rows of every tilt: the adjoint of `backproject_sheared`.
+
+    Parameters
+    ----------
+    volume : ndarray `(nz, ny, nx)` float32
+    position, offset : ndarray `(T, 3)` float64
+        As of `backproject_sheared`.
+    extent : (int, int, int)
+        U, F and Y of the rows.
+
+    Returns
+    -------
+    ndarray `(T, U, F, Y)` float32
+    """
+    out = np.zeros((len(position),) + tuple(extent))
+    ny = volume.shape[1]
+    for i in range(len(position)):
+        for z, x, taps in _taps(extent, position[i], offset[i], volume.shape):
+            for (line, phase, first), weight in taps:
+                out[i, line, phase, first:first + ny] += weight * volume[z, :, x]
     return out.astype(np.float32)

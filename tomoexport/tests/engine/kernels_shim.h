@@ -3,8 +3,10 @@
 #include <cmath>
 using std::fabs;
 using std::floor;
+using std::fmin;
 using std::max;
 using std::min;
+using std::rint;
 struct float2 { float x, y; };
 struct float3 { float x, y, z; };
 struct dim3_shim { int x; };

@@ -66,13 +66,33 @@ def cases():
                                       np.array(kernel_table(s, grid)), grid)))
     cells = reference.insert_slices(*out[-1][1])
     out.append(("fold_grid", (cells, grid)))
+    out += [("circle", (3 + normal(n, t, 20, 20), radius, 4.0, size, rolled))
+            for radius, size, rolled in ((8.0, 16, False), (7.3, 20, True), (6.0, 14, True))]
+    for count in (1, n):
+        planes = np.ascontiguousarray(np.linalg.qr(rng.standard_normal((count, t, 3, 3)))[0][..., :2])
+        out.append(("insert_linear", (spectrum(), normal(n, t, *half), planes * 0.75, np.array([8.0, 7.5, -1, 8, 3]),
+                                      12)))
+    out.append(("fold_linear", (reference.insert_linear(*out[-1][1]), 12)))
     position, slab = rng.uniform(-.6, .6, (t, 3)), rng.uniform(-.1, .1, (t, 3))
     position[:, 0], slab[:, 0] = 12, 1
     group = np.array([0, 1, 0, 1, 1], np.int32)
     out.append(("backproject", (normal(t, 3, 30, 20), position, slab, group, 2, 9, 24)))
-    matrix, slab = rng.uniform(-.6, .6, (t, 2, 4)), rng.uniform(-.1, .1, (t, 4))
-    matrix[..., 3], slab[:, 3] = 12, 1
-    out.append(("backproject_general", (normal(t, 3, 30, 22), matrix, slab, group, 2, (6, 13, 14))))
+    out.append(("project", (normal(9, 20, 24), position, 30)))
+    for phases, length in ((1, 32), (2, 26)):
+        offset = rng.uniform(-.2, .2, (t, 3))
+        offset[:, 0], offset[0] = 5, (phases, 0, 0)
+        out.append(("backproject_sheared", (normal(t, 3, 30, phases, length), position, offset, slab, group, 2,
+                                            (9, 20, 24))))
+        out.append(("project_sheared", (normal(9, 20, 24), position, offset, (30, phases, length))))
+    spectrum = np.fft.rfft2(normal(14, 18)).astype(np.complex64)
+    for mode in (0, 1, 2, 3):
+        out.append(("weigh", (spectrum, np.array([1 / 140, 1 / 180]), normal(14), normal(10),
+                              rng.uniform(0, 1, (3, 50)).astype(np.float32), np.array([5000.0, 800, 1200]),
+                              rng.uniform(-1, 1, (2, 2)), np.array([-200.0, 30, -220, 90, -.3, -.01]),
+                              np.array([-900.0, 0, 1500]), mode, (20, 24))))
+    out.append(("resample", (normal(2, 40, 37), np.array([-3.0173, 30.0291]), np.array([[.513, .907], [.811, -.617]]),
+                             np.array(kernel_table(8, 10)),
+                             np.empty((2, 50, 45), np.float32))))
     return out
 
 

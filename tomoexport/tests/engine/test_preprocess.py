@@ -66,9 +66,10 @@ def test_F04_bad_pixels_are_an_error_or_filled(rng):
         prepare_image(np.full((64, 64), np.nan, np.float32), bad_pixels="fill")
 
 
-@pytest.mark.parametrize("value", [0.0, 7.5])
-def test_F05_a_constant_image_is_empty(value):
-    scaled, _, empty, _ = prepare_image(np.full((64, 48), value, np.float32))
+@pytest.mark.parametrize("value", [0.0, 7.5, 0.1, 1000.1])
+@pytest.mark.parametrize("shape", [(64, 48), (1000, 5760), (700, 1023)])
+def test_F05_a_constant_image_is_empty(value, shape):
+    scaled, _, empty, _ = prepare_image(np.full(shape, value, np.float32))
     assert empty and not scaled.any()
 
 

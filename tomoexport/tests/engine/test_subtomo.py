@@ -9,6 +9,7 @@ from tomoexport.engine.fourier import centre_phase, shell_correlation, sphere
 from tomoexport.engine.geometry import TiltSeriesGeometry
 from tomoexport.engine.gridding import grid_size, kernel_table
 from tomoexport.engine.kernels import implementation
+from tomoexport.engine.normalise import normalise_volume
 from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.preprocess import prepare_stack
@@ -17,7 +18,6 @@ from tomoexport.engine.subtomo import (
     SubtomoPlan,
     _to_real,
     exact_windows,
-    normalise_volume,
     padded_box,
     plan_subtomos,
     plan_visible,
@@ -49,7 +49,7 @@ def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu):
     cells = np.ascontiguousarray(np.swapaxes(geometry.matrix[None], -1, -2)) * (grid / box)
     kernels = implementation(cpu)
     folded = kernels.fold_grid(kernels.insert_slices(data, np.abs(data), cells, kernel_table(box, grid), grid), grid)
-    plan = SubtomoPlan(box, box, grid, box, 1.0, 0, None, None, None, None, None)
+    plan = SubtomoPlan(box, box, grid, box, 1.0, 0, None, None, None, None, None, None)
     volume = _to_real(folded[0], plan, cpu)[0]
     qy, qx = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
     chosen = (qx ** 2 + qy ** 2 < (box / 2) ** 2) & ~((qx == 0) & (qy < 0))

@@ -2,6 +2,8 @@
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,34 @@ def test_damaged_record_is_no_record(tmp_path):
     for text in ("", "{", "{}", '"x"'):
         Path(manifest.path("TS_01")).write_text(text)
         assert not manifest.done("TS_01", "f")
+
+
+def test_threads_record_and_lock_at_once(tmp_path):
+    manifest, start = Manifest(tmp_path / "out"), threading.Barrier(8)
+    (tmp_path / "out").mkdir()
+
+    def act(i):
+        start.wait(10)
+        held = 0
+        for n in range(20):
+            unit = "TS_%d" % (n % 3)
+            try:
+                with lock(tmp_path / "out", unit):
+                    assert unit not in inside
+                    inside.add(unit)
+                    manifest.record(unit, "f%d" % i, [])
+                    assert manifest.done(unit, "f%d" % i)
+                    inside.remove(unit)
+                    held += 1
+            except InputError as error:
+                assert "in use by" in str(error)
+            manifest.record("own %d" % i, "f", [])
+            assert manifest.done("own %d" % i, "f")
+        return held
+    inside = set()
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(act, range(8))) > 0
+    assert not [name for name in os.listdir(tmp_path / "out" / ".tomoexport") if ".tmp-" in name]
 
 
 def test_lock_names_who_holds_it(tmp_path):

@@ -1,6 +1,7 @@
 """MRC files: exact round trips, strict reading, whole writing."""
 import os
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import mrcfile
 import numpy as np
@@ -157,6 +158,18 @@ def test_writer_takes_slabs_in_any_order(tmp_path, volume):
         assert one.header.rms == pytest.approx(two.header.rms)
 
 
+def test_writer_takes_blocks_of_rows_from_threads(tmp_path):
+    path = tmp_path / "a.mrc"
+    volume = np.random.default_rng(2).normal(3, 2, (12, 40, 31)).astype(np.float32)
+    with mrc.VolumeWriter(path, volume.shape, 3.0, np.float16) as writer, ThreadPoolExecutor(4) as pool:
+        places = [(z, y) for z in range(0, 12, 3) for y in range(0, 40, 8)]
+        list(pool.map(lambda p: writer.put(p[0], volume[p[0]:p[0] + 3, p[1]:p[1] + 8], p[1]), places))
+    np.testing.assert_array_equal(mrc.read_volume(path)[0], volume.astype(np.float16))
+    with mrcfile.open(path) as written:
+        assert written.header.rms == pytest.approx(volume.std(), rel=1e-3)
+        assert written.header.dmean == pytest.approx(volume.mean(), rel=1e-3)
+
+
 def test_writer_commits_only_what_is_whole(tmp_path, volume):
     path = tmp_path / "a.mrc"
     mrc.write(path, volume, 1.0)
@@ -170,7 +183,13 @@ def test_writer_commits_only_what_is_whole(tmp_path, volume):
             writer.put(1, volume[:2])
     with pytest.raises(ValueError, match="do not fit"):
         with mrc.VolumeWriter(path, volume.shape, 3.0) as writer:
-            writer.put(0, volume[:, 1:])
+            writer.put(0, volume[:, :, 1:])
+    with pytest.raises(ValueError, match="do not fit"):
+        with mrc.VolumeWriter(path, volume.shape, 3.0) as writer:
+            writer.put(0, volume, 1)
+    with pytest.raises(InputError, match="only 0 of 4 sections"):
+        with mrc.VolumeWriter(path, volume.shape, 3.0) as writer:
+            writer.put(0, volume[:, 1:], 1)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.mrc"]
 

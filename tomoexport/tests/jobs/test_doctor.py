@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tomoexport.engine.backend import Backend
 from tomoexport.engine.kernels import NAMES, implementation
 from tomoexport.jobs import doctor
 
@@ -37,6 +38,32 @@ def test_a_kernel_that_does_not_compile_is_told(monkeypatch):
     monkeypatch.setattr(implementation("cpu"), "crop", broken)
     lines, healthy = doctor.report()
     assert not healthy and "self-test     cpu: RuntimeError: no compiler" in lines
+
+
+def test_every_gpu_is_listed_and_tested(monkeypatch):
+    tested = []
+
+    def self_test(device):
+        tested.append(device)
+        if device == "cuda:1":
+            raise RuntimeError("ECC")
+        return {"crop": 0.0}
+    monkeypatch.setattr(doctor, "list_gpus", lambda: [("H200", 150e9), ("A40", 48e9)])
+    monkeypatch.setattr(doctor, "self_test", self_test)
+    lines, healthy = doctor.report()
+    assert tested == ["cpu", "cuda:0", "cuda:1"] and not healthy
+    assert "cuda:0        H200, 150 GB" in lines and "cuda:1        A40, 48 GB" in lines
+    assert "self-test     cuda:1: RuntimeError: ECC" in lines
+    assert any(line.startswith("self-test     cuda:0: 1 kernels") and line.endswith("good") for line in lines)
+
+
+def test_a_self_test_runs_on_its_device(monkeypatch):
+    class Device(Backend):
+        def activate(self):
+            raise RuntimeError("device %d is the current one" % self.device)
+    monkeypatch.setattr(doctor, "select_backend", lambda device: Device("cpu", device=3))
+    with pytest.raises(RuntimeError, match="device 3"):
+        doctor.self_test("cuda:3")
 
 
 @pytest.mark.parametrize("script, words", [

@@ -1,0 +1,247 @@
+"""RELION 5's pseudo-subtomograms: 2D stacks multiplied by their CTF, or 3D sums of them with their weights.
+
+For every particle and visible tilt a window is cut out of the tilt image, multiplied by CTF and dose weight, levelled
+and masked by a circle and cropped.  That is the 2D stack; in 3D the windows' transforms enter a Fourier grid by
+trilinear interpolation, beside the squares of what they were multiplied by and the number of samples.  Every step and
+factor is RELION's, so that it takes the files for its own.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .ctf import frequency_grid
+from .fourier import centre_phase, fourier_crop
+from .kernels import CTF_MODES, implementation
+
+EDGE = 5.0  # pixels of the circle's soft edge
+FAINT = 0.01  # dose weight below which frequencies stay out of 3D sums
+
+
+@dataclass(frozen=True, eq=False)
+class PseudoPlan:
+    """All that particles of one tilt series share.
+
+    Attributes
+    ----------
+    box, crop : int
+        Side of the windows in which the CTF is applied, and of the output; pixels of the output, even.
+    source : int
+        Side of the windows that are cut out of the images, pixels of the images.
+    ratio : float
+        Output over image pixel size; 1 for images that have been rescaled already.
+    binning : float
+        Output over original pixel size: RELION's scales depend on it.
+    mode : int
+        How the CTF enters, `kernels.CTF_MODES`.
+    phase, slope, envelope : ndarray
+        As the kernel `modulate` takes them, with the sign of the contrast; on the device.
+    limit : ndarray `(T,)` float64
+        Radius of the frequencies that enter 3D sums, samples of the box.
+    circle : bool
+        Whether windows are levelled and masked.
+    """
+
+    box: int
+    crop: int
+    source: int
+    ratio: float
+    binning: float
+    mode: int
+    phase: object
+    slope: object
+    envelope: object
+    limit: np.ndarray
+    circle: bool
+
+
+def dose_weight(dose, k):
+    """What is left of a frequency after a dose.
+
+    Parameters
+    ----------
+    dose : float or ndarray
+        e/A^2, before the exposure.
+    k : ndarray
+        1/A; broadcasts with the dose.
+
+    Returns
+    -------
+    ndarray
+        Amplitude, 1 at k = 0.
+
+    Notes
+    -----
+    ``exp(-dose / (2 Ne))`` with ``Ne = 0.245 k^-1.665 + 2.81``: Grant and Grigorieff, eLife 4 (2015) e06980.
+    """
+    k = np.maximum(k, 1e-9)
+    return np.exp(-0.5 * np.asarray(dose) / (0.245 * k ** -1.665 + 2.81))
+
+
+def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.0, invert=True, circle=True):
+    """Prepare what all particles of one tilt series share.
+
+    Parameters
+    ----------
+    geometry : TiltSeriesGeometry
+        Only the tilts that are used.
+    ctf : Ctf or None
+        Of the same tilts; None multiplies by nothing, neither CTF nor dose weight.
+    box, crop : int
+        Pixels of the output, even, crop not above box.
+    pixel_size : float
+        Angstrom of the output.
+    binning : float
+        Output over original pixel size.
+    backend : Backend
+    ratio : float
+        Output over image pixel size: 1 for images rescaled beforehand, `binning` for those that were not.
+    invert : bool
+        Multiply by -1: particles, dark in the images, become bright.
+    circle : bool
+        Level and mask windows.
+
+    Returns
+    -------
+    PseudoPlan
+    """
+    kx, ky = frequency_grid((box, box), pixel_size)
+    k = np.hypot(kx, ky)
+    shape = (geometry.n_tilts,) + k.shape
+    sign = np.float32(-1 if invert else 1)
+    limit = np.full(geometry.n_tilts, box / 2.0)
+    if ctf is None:
+        phase, slope, weight = np.zeros(shape, np.float32), np.zeros(k.shape, np.float32), np.ones(shape, np.float32)
+    else:
+        phase, slope = ctf.coefficients(kx, ky)
+        phase, slope = (phase - np.rint(phase)).astype(np.float32), slope.astype(np.float32)
+        scale = np.ones(geometry.n_tilts) if ctf.scale is None else ctf.scale
+        weight = dose_weight(geometry.dose[:, None, None], k) * scale[:, None, None]
+        weight *= np.exp(-0.25 * ctf.bfactor[:, None, None] * k ** 2)
+        radius = np.arange(box // 2 + 1)
+        faint = dose_weight(geometry.dose[:, None], radius / (box * pixel_size)) <= FAINT
+        limit = np.where(faint.any(axis=1), faint.argmax(axis=1) - 1.0, limit)
+    put = backend.to_device
+    return PseudoPlan(box, crop, int(np.floor(ratio * box + 0.5)), float(ratio), float(binning),
+                      CTF_MODES["none" if ctf is None else "multiply"], put(phase), put(slope),
+                      put((sign * weight).astype(np.float32)), limit, circle)
+
+
+def visible_tilts(geometry, xy, radius, max_dose=None):
+    """Which tilts show particles, the circle of their windows lying within the image.
+
+    Parameters
+    ----------
+    geometry : TiltSeriesGeometry
+    xy : ndarray `(N, T, 2)`
+        Angstrom from the image centre.
+    radius : float
+        Half the cropped window, angstrom.
+    max_dose : float, optional
+        Tilts that had more before their exposure are left out, e/A^2.
+
+    Returns
+    -------
+    ndarray `(N, T)` of bool
+    """
+    h, w = geometry.image_shape
+    p = geometry.pixel_size
+    corner = np.array([w // 2, h // 2]) * p
+    place = xy + corner
+    inside = ((place > radius) & (place < np.array([w, h]) * p - radius)).all(axis=-1)
+    return inside if max_dose is None else inside & (geometry.dose <= max_dose)
+
+
+def _windows(stack, plan, position_px, depth, visible, backend):
+    """Transforms of windows about their particles, multiplied by the CTF, and the squares of the factors."""
+    kernels, put = implementation(backend), backend.to_device
+    position_px = np.asarray(position_px, np.float64)
+    half = plan.source // 2
+    origin = np.clip(np.floor(position_px + 0.5), -2 ** 30, 2 ** 30).astype(np.int32) - half
+    shift = ((position_px - origin) / plan.ratio - plan.box // 2).astype(np.float32)
+    data = backend.fft.rfft2(kernels.crop(stack, put(origin), plan.source), axes=(2, 3))
+    if plan.source != plan.box:
+        data = fourier_crop(data, plan.box, backend.xp, nyquist=True)
+        data *= np.float32(plan.source / (plan.ratio * plan.box))  # not 1 where the source box had to be rounded
+    weight = kernels.modulate(data, plan.phase, plan.slope, put(np.ascontiguousarray(depth, np.float32)), put(shift),
+                              plan.envelope, put(np.ascontiguousarray(visible)), plan.mode)
+    return data, weight
+
+
+def extract_stacks(stack, plan, position_px, depth, visible, backend):
+    """Cut out N particles as 2D stacks.
+
+    Parameters
+    ----------
+    stack : ndarray `(T, h, w)` float32
+        Tilt images, not inverted; on the device. RELION repeats the pixels at the edge outwards: do so by half a
+        window beforehand, and count positions from the new corner; beyond the images there is 0 here.
+    plan : PseudoPlan
+    position_px : ndarray `(N, T, 2)` float64
+        Where each particle is seen, pixels of the images from their corner, yx.
+    depth : ndarray `(N, T)`
+        Angstrom added to the defocus (hand times depth).
+    visible : ndarray `(N, T)` of bool
+        Tilts that show the particle; the others are 0.
+    backend : Backend
+
+    Returns
+    -------
+    ndarray `(N, T, crop, crop)` float32
+        Particle at pixel crop//2; on the device.
+    """
+    data, _ = _windows(stack, plan, position_px, depth, visible, backend)
+    data *= np.float32(1 / plan.binning)
+    return _circled(data, plan, plan.crop, backend)
+
+
+def _circled(data, plan, size, backend, rolled=False):
+    windows = backend.fft.irfft2(data, s=(plan.box, plan.box), axes=(2, 3), overwrite_x=True)
+    if plan.circle:
+        return implementation(backend).circle(windows, plan.crop / 2, EDGE, size, rolled)
+    first = plan.box // 2 - size // 2
+    return backend.xp.ascontiguousarray(windows[:, :, first:first + size, first:first + size])
+
+
+def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
+    """Cut out N particles as 3D sums.
+
+    Parameters
+    ----------
+    stack, plan, position_px, depth, visible, backend
+        As `extract_stacks`; all particles must be seen in the same tilts.
+    matrix : ndarray `(N, T, 2, 3)` or `(1, T, 2, 3)`
+        Image displacement of a displacement in the frame of the volume.
+
+    Returns
+    -------
+    data : ndarray `(N, crop, crop, crop)` float32
+        Sum of the windows, particle at voxel crop//2; on the device.
+    weight, count : ndarray `(N, crop, crop, crop//2+1)` float32
+        Sum of the squares of CTF and dose weight, and of the samples; FFT order, zero frequency at 0.
+
+    Raises
+    ------
+    ValueError
+        If particles are seen in different tilts.
+    """
+    kernels, c, b = implementation(backend), plan.crop, plan.box
+    visible = np.asarray(visible)
+    if (visible != visible[0]).any():
+        raise ValueError("particles of one call must be seen in the same tilts")
+    data, weight = _windows(stack, plan, position_px, depth, visible, backend)
+    if plan.circle:
+        data = backend.fft.rfft2(_circled(data, plan, b, backend, rolled=True), axes=(2, 3))
+    else:
+        data *= backend.xp.asarray(centre_phase(b))
+    cells = np.ascontiguousarray(np.swapaxes(np.asarray(matrix, np.float64), -1, -2)) * (c / b)
+    limit = np.where(visible[0], plan.limit, -1.0)
+    cells = kernels.insert_linear(data, weight, backend.to_device(cells), backend.to_device(limit), c)
+    grids, weight, count = kernels.fold_linear(cells, c)
+    volumes = backend.fft.irfftn(grids, s=(c, c, c), axes=(1, 2, 3), overwrite_x=True)
+    # Unitary transforms on both sides, RELION's own factor, and samples that count (c / b)^2.
+    share = np.float32((c / b) ** 2)
+    volumes *= share * np.float32(c ** 1.5 / b * (b / (c * np.sqrt(plan.binning))))
+    weight *= share
+    count *= share
+    return volumes, weight, count
