@@ -102,15 +102,43 @@ def fourier_rescale(image, ratio, before=None):
     InputError
         If the ratio is below 1 by more than that.
     """
-    if ratio < 1 - 1e-4:
-        raise InputError("pixel size", "the output's is smaller than the images'", "Ask for at least the images' own")
-    h, w = image.shape
-    if ratio < 1 + 1e-6:
-        for y in range(0, h, ROWS):
+    if 1 - 1e-4 <= ratio < 1 + 1e-6:
+        for y in range(0, len(image), ROWS):
             if before:
                 before(y, image[y:y + ROWS])
         return image, (1.0, 1.0)
-    (hp, ho), (wp, wo) = rescale_lengths(h, ratio), rescale_lengths(w, ratio)
+    spectrum, true_ratio, shape = low_frequencies(image, ratio, before)
+    scaled = scipy.fft.irfft2(spectrum, overwrite_x=True)
+    return np.ascontiguousarray(centre_crop(centre_crop(scaled, shape[0], (0,)), shape[1], (1,))), true_ratio
+
+
+def low_frequencies(image, ratio, before=None):
+    """Transform of an image, as that of one with larger pixels.
+
+    Parameters
+    ----------
+    image, ratio, before
+        As `fourier_rescale`; the ratio may be 1.
+
+    Returns
+    -------
+    spectrum : ndarray `(h', w'//2+1)` complex64
+        rfft2 of the scaled image, whose sides are even and whose centre is that of the image; mean values are kept.
+        The Nyquist lines are 0.
+    true_ratio : (float, float)
+        As `fourier_rescale`.
+    shape : (int, int)
+        Central part of it that the image covers, even.
+
+    Raises
+    ------
+    InputError
+        As `fourier_rescale`.
+    """
+    if ratio < 1 - 1e-4:
+        raise InputError("pixel size", "the output's is smaller than the images'", "Ask for at least the images' own")
+    h, w = image.shape
+    (hp, ho), (wp, wo) = (rescale_lengths(n, max(ratio, 1.0)) for n in (h, w))
     m = ho // 2
     # Rows first, a few at a time so that they stay in the cache; columns beyond the crop go before the second pass.
     half = np.empty((hp, wo // 2), np.complex64)
@@ -125,17 +153,15 @@ def fourier_rescale(image, ratio, before=None):
     kept[:m, :wo // 2] = full[:m]
     kept[ho - m + 1:, :wo // 2] = full[hp - m + 1:]
     # The image was filled up at its end; its centre belongs in the middle.
+    scale = ho * wo / (hp * wp)
     for axis, (size, padded, cropped) in enumerate(((h, hp, ho), (w, wp, wo))):
-        if padded != size:
-            k = np.fft.fftfreq(cropped, 1 / cropped)[:kept.shape[axis]]
-            turn = np.exp(-2j * np.pi * (padded // 2 - size // 2) / padded * k).astype(np.complex64)
+        k = np.fft.fftfreq(cropped, 1 / cropped)[:kept.shape[axis]]
+        turn = (scale * np.exp(-2j * np.pi * (padded // 2 - size // 2) / padded * k)).astype(np.complex64)
+        if padded != size or axis == 1:
             kept *= turn[:, None] if axis == 0 else turn
-    scaled = scipy.fft.irfft2(kept, s=(ho, wo), overwrite_x=True)
-    scaled *= np.float32(ho * wo / (hp * wp))
-    # Keep what the image covered, an even number of pixels about the centre.
-    ny, nx = min(ho, 2 * int(np.ceil(h * ho / hp / 2))), min(wo, 2 * int(np.ceil(w * wo / wp / 2)))
-    y, x = ho // 2 - ny // 2, wo // 2 - nx // 2
-    return np.ascontiguousarray(scaled[y:y + ny, x:x + nx]), (hp / ho, wp / wo)
+            scale = 1
+    shape = tuple(min(n, 2 * int(np.ceil(size * n / padded / 2))) for size, padded, n in ((h, hp, ho), (w, wp, wo)))
+    return kept, (hp / ho, wp / wo), shape
 
 
 def fourier_crop(data, size, xp=np, nyquist=False):

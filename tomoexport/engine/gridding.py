@@ -1,4 +1,4 @@
-"""The Kaiser-Bessel kernel: its table, and the real-space window that undoes it."""
+"""The Kaiser-Bessel kernel: its table, its weights on a grid, and the real-space window that undoes it."""
 
 from functools import lru_cache
 
@@ -94,14 +94,56 @@ def _kernel(distance, oversampling):
     return np.where(np.abs(distance) <= WIDTH / 2, np.i0(b * np.sqrt(inside)) / np.i0(b), 0.0)
 
 
+def spread_terms(matrix, box, grid):
+    """Where slices go whose second axis is an axis of the grid: the terms of `kernels.spread_rows`.
+
+    Parameters
+    ----------
+    matrix : ndarray `(T, 2)`
+        x and z components of what an image frequency along y counts in the volume.
+    box, grid : int
+        Sides of the box, hence of the slices, and of the grid along z and x.
+
+    Returns
+    -------
+    start : ndarray `(grid * grid + 1,)` int32
+        Cells are those of `(z, x)` in FFT order.
+    source : ndarray `(S,)` int32
+        Rows: tilt times `box` plus the frequency along y in FFT order.
+    factor : ndarray `(S,)` float32
+        Weights.
+    centred : ndarray `(S,)` float32
+        Weights with the signs that bring the centre of the inverse transform from voxel 0 to voxel grid//2.
+    """
+    q = np.fft.fftfreq(box, 1 / box)
+    # In cells, (T, box): a frequency of the slice counts grid / box of them.
+    x, z = (np.asarray(matrix, np.float64)[:, i, None] * q * (grid / box) for i in (0, 1))
+    tilt, row = np.nonzero((np.abs(q) < box // 2) & (np.maximum(np.abs(x), np.abs(z)) < grid // 2))
+    taps = np.arange(WIDTH) - (WIDTH // 2 - 1)
+    cells, weights = [], []
+    for place in (z[tilt, row], x[tilt, row]):
+        near = np.floor(place)[:, None] + taps
+        weights.append(_kernel(place[:, None] - near, grid / box))
+        cells.append(near.astype(int) % grid)
+    cell = (cells[0][:, :, None] * grid + cells[1][:, None, :]).reshape(-1)
+    factor = (weights[0][:, :, None] * weights[1][:, None, :]).reshape(-1)
+    source = np.repeat(tilt * box + row, WIDTH * WIDTH)
+    order = np.argsort(cell, kind="stable")
+    cell, factor, source = cell[order], factor[order].astype(np.float32), source[order].astype(np.int32)
+    start = np.searchsorted(cell, np.arange(grid * grid + 1)).astype(np.int32)
+    return start, source, factor, factor * np.where((cell // grid + cell % grid) % 2, -1, 1).astype(np.float32)
+
+
 @lru_cache(maxsize=4)
-def deapodisation(box, grid):
+def deapodisation(box, grid, gridded=(True, True, True)):
     """What a volume is to be multiplied by after the inverse transform of its grid.
 
     Parameters
     ----------
     box, grid : int
         Sides of the box and of its grid.
+    gridded : tuple of bool
+        Axes zyx that were gridded; the others were as long as the box.
 
     Returns
     -------
@@ -113,7 +155,8 @@ def deapodisation(box, grid):
     The inverse of the kernel's transform ``sinh(s) / s`` with ``s = sqrt(beta^2 - (pi W x / G)^2)``, along each axis.
     """
     one = (grid / box * prefilter((np.arange(box) - box // 2) / grid, grid / box)).astype(np.float32)
-    factor = one[:, None, None] * (one[:, None] * one)
+    z, y, x = (one if axis else np.ones_like(one) for axis in gridded)
+    factor = z[:, None, None] * (y[:, None] * x)
     factor.flags.writeable = False
     return factor
 

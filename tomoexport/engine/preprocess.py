@@ -6,7 +6,9 @@ import numpy as np
 import scipy.ndimage
 
 from ..errors import UnitError
-from .fourier import ROWS, fourier_rescale, taper
+from .fourier import ROWS, fourier_rescale, low_frequencies, taper
+from .kernels import implementation
+from .turn import turn_image
 
 TAPER = 0.02  # of the shorter side, at least 8 pixels: where the images fall off to 0
 
@@ -18,7 +20,7 @@ class PreparedStack:
     Attributes
     ----------
     images : ndarray `(T, h, w)` float32
-        Mean 0, falling off to 0 at the edges; pixel N//2 is the image centre.
+        Mean 0, falling off to 0 at the edges; pixel N//2 is the image centre. Turned ones are 0 beyond their edges.
     pixel_size : (float, float)
         Angstrom per pixel along y and x; within 1e-4 of what was asked for, or as near as even lengths allow: in
         small images just above the original pixel size up to 1e-3.
@@ -206,8 +208,8 @@ def fill_bad_pixels(image):
     return count
 
 
-def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="error", item="tilt image"):
-    """Check, level, taper, rescale and normalise one tilt image.
+def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="error", item="tilt image", turn=None):
+    """Check, level, taper, rescale and normalise one tilt image, and turn it if asked to.
 
     Parameters
     ----------
@@ -223,12 +225,14 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
         What to do with NaN and infinite pixels.
     item : str
         How errors name the image.
+    turn : callable, optional
+        ``turn(spectrum, true_ratio)`` gives the turned image for the transform of the rescaled one.
 
     Returns
     -------
     scaled : ndarray `(h', w')` float32
     true_ratio : (float, float)
-        Along y and x.
+        Along y and x; of a turned image before it was turned.
     empty : bool
         The image has no contrast.
     filled : int
@@ -262,15 +266,33 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
         level.apply(y, rows)
         edges.apply(y, rows)
 
-    scaled, true_ratio = fourier_rescale(image, ratio, before)
+    if turn:
+        spectrum, true_ratio, shape = low_frequencies(image, ratio, before)
+        mean, sd = _mean_and_sd(spectrum, shape)
+        spectrum[0, 0] = 0
+        scaled = turn(spectrum, true_ratio)
+    else:
+        scaled, true_ratio = fourier_rescale(image, ratio, before)
+        mean, sd = scaled.mean(dtype=np.float64), scaled.std(dtype=np.float64)
+        scaled -= np.float32(mean)
     empty = not level.sd > 1e-6 * scale
     if empty:
         scaled[:] = 0
     else:
-        scaled -= np.float32(scaled.mean(dtype=np.float64))
-        factor = 1.0 / scaled.std(dtype=np.float64) if normalize else unit
+        factor = 1.0 / sd if normalize else unit
         scaled *= np.float32(-factor if invert else factor)
     return scaled, true_ratio, empty, filled
+
+
+def _mean_and_sd(spectrum, shape):
+    """Of the part of an image that is not padding, from its transform (Parseval's theorem)."""
+    h, w = len(spectrum), 2 * (spectrum.shape[1] - 1)
+    power = spectrum.real ** 2
+    power += spectrum.imag ** 2
+    total, first = power.sum(dtype=np.float64), power[:, 0].sum(dtype=np.float64)
+    size = shape[0] * shape[1]
+    mean = float(spectrum[0, 0].real) / size
+    return mean, np.sqrt(max((2 * total - first) / (h * w) / size - mean ** 2, 0.0))
 
 
 def rescaled_shape(shape, ratio):
@@ -291,7 +313,7 @@ def rescaled_shape(shape, ratio):
 
 
 def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, normalize=True, bad_pixels="error",
-                  threads=1, progress=None):
+                  threads=1, progress=None, turn=None, backend="cpu"):
     """Prepare all images of a series.
 
     Parameters
@@ -308,6 +330,10 @@ def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, norma
         Images that are worked on at once.
     progress : callable, optional
         Called after each image.
+    turn : turn.Turn, optional
+        How the images are turned.
+    backend : Backend or str
+        What turns them; for a GPU the CPU does.
 
     Returns
     -------
@@ -316,8 +342,15 @@ def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, norma
     from concurrent.futures import ThreadPoolExecutor
     ratio = pixel_size_out / pixel_size_in
 
-    def one(t):
-        result = prepare_image(read(t), ratio, invert, normalize, bad_pixels, items[t])
+    kernels = implementation("numpy" if getattr(backend, "name", backend) == "numpy" else "cpu")
+
+    def one(t, out=None):
+        def turned(spectrum, true_ratio):
+            image = np.empty(turn.shape, np.float32) if out is None else out
+            turn_image(spectrum, [pixel_size_in * r for r in true_ratio], turn.angle[t], pixel_size_out, kernels, image)
+            return image
+
+        result = prepare_image(read(t), ratio, invert, normalize, bad_pixels, items[t], turned if turn else None)
         if progress:
             progress()
         return result
@@ -328,12 +361,13 @@ def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, norma
     images[0] = first[0]
 
     def store(t):
-        scaled, *rest = one(t)
-        images[t] = scaled
+        scaled, *rest = one(t, images[t])
+        if not turn:
+            images[t] = scaled
         results[t] = rest
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
         list(pool.map(store, range(1, len(items))))
-    ratios = results[0][0]
+    ratios = (pixel_size_out / pixel_size_in,) * 2 if turn else results[0][0]
     return PreparedStack(images, (pixel_size_in * ratios[0], pixel_size_in * ratios[1]),
                          np.array([r[1] for r in results]), np.array([r[2] for r in results]))

@@ -7,17 +7,23 @@ the slices, gridding is all that is left, and that is done with a Kaiser-Bessel 
 times the CTF's modulus go through the same steps and give the 3D CTF, which so is the transfer function of the volume
 by construction: an exported object is the object filtered by its 3D CTF.
 
+Where the images are turned so that the volume's y axis runs along their x (`turn.py`), a slice's frequencies along y
+are those of the volume: only z and x are gridded, and every cell is a sum of whole rows of samples. Any other geometry,
+and particles with frames of their own, take the general way, at nearly twice the cost; the two agree to 0.3 %.
+
 Warp's own order of things (trilinear, twice oversampled, numerator over weights on the grid) is in `trilinear.py`.
 """
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from .ctf import alias_free_box, frequency_grid
 from .fourier import centre_crop, centre_phase, factor_sum, fast_even, fourier_crop, nearest_pixel
-from .gridding import crop_matrix, deapodisation, grid_size, kernel_table
+from .gridding import crop_matrix, deapodisation, grid_size, kernel_table, spread_terms
 from .kernels import CTF_MODES, implementation
+from .turn import runs_along_x
 from .weights import envelope, slice_density
 
 
@@ -43,6 +49,10 @@ class SubtomoPlan:
         As the kernel `modulate` takes them; on the device. The envelope is the weight over the density of slices.
     table : ndarray
         Kernel weights; on the device.
+    matrix : ndarray `(T, 2, 3)`
+        Of the geometry; on the host.
+    terms : tuple of ndarray or None
+        `gridding.spread_terms`, if y runs along x of all images; on the device.
     """
 
     box: int
@@ -57,6 +67,8 @@ class SubtomoPlan:
     slope: object
     envelope: object
     table: object
+    matrix: np.ndarray
+    terms: tuple
 
 
 def padded_box(box, ctf, pixel_size, diameter, depth_range=0.0, largest=None):
@@ -123,7 +135,9 @@ def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weightin
     put = backend.to_device
     density = slice_density(geometry.matrix, (padded, padded), pixel_size, box * pixel_size)
     plan = SubtomoPlan(box, padded, grid, source or padded, pixel_size, mode, weight, density, put(phase), put(slope),
-                       None, put(kernel_table(box, grid)))
+                       None, put(kernel_table(box, grid)), geometry.matrix, None)
+    if runs_along_x(geometry.matrix):
+        plan = replace(plan, terms=tuple(put(a) for a in spread_terms(geometry.matrix[:, 1, ::2], box, grid)))
     return plan_visible(plan, geometry, np.ones(geometry.n_tilts, bool), backend)
 
 
@@ -164,7 +178,7 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
     depth : ndarray `(N, T)`
         Angstrom added to the defocus (hand times depth).
     matrix : ndarray `(N, T, 2, 3)` or `(1, T, 2, 3)`
-        Image displacement of a displacement in the frame of the volume.
+        Image displacement of a displacement in the frame of the volume; that of the geometry may take less time.
     visible : ndarray `(N, T)` of bool
         Tilts that show the particle; the others are absent from volume and CTF, and from the density if the plan is
         of `plan_visible`.
@@ -179,8 +193,15 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
     transfer : ndarray `(N, box, box, box//2+1)` float32
         3D CTF, FFT order, zero frequency at 0; on the device.
     """
-    xp, kernels = backend.xp, implementation(backend)
     data, weight = slices(stack, plan, position_px, depth, visible, backend)
+    aligned = plan.terms is not None and len(matrix) == 1 and np.array_equal(matrix[0], plan.matrix)
+    grid = _spread if aligned else _insert
+    return grid(data, weight, plan, matrix, backend, correct)
+
+
+def _insert(data, weight, plan, matrix, backend, correct):
+    """Volumes and 3D CTFs of slices in any orientation."""
+    xp, kernels = backend.xp, implementation(backend)
     # A frequency q of the window is the 3D frequency M^T q; in cells of the grid, q counts grid / box of them.
     cells = np.ascontiguousarray(np.swapaxes(np.asarray(matrix, np.float64), -1, -2)) * (plan.grid / plan.box)
     accumulated = kernels.insert_slices(data, weight, backend.to_device(cells), plan.table, plan.grid)
@@ -193,6 +214,52 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
     n, g, _, gh = folded[1].shape
     along_z = (matrix @ folded[1].reshape(n, g, g * gh)).reshape(n, plan.box, g, gh)
     return volumes, _crop_last(matrix @ along_z, *last, (1, 2), xp)
+
+
+def _spread(data, weight, plan, matrix, backend, correct):
+    """Volumes and 3D CTFs of slices whose x is the volume's y."""
+    xp, fft, kernels = backend.xp, backend.fft, implementation(backend)
+    (n, t, b, bh), g, half = data.shape, plan.grid, plan.box // 2
+    start, source, factor, centred = plan.terms
+    within = xp.asarray(_within(b))
+    # The centre stays at pixel b//2 along y, where nothing is gridded.
+    data *= within * xp.asarray(np.where(np.arange(bh) % 2, -1, 1).astype(np.float32))
+    rows = data.reshape(n, t * b, bh).view(np.float32)
+    grids = kernels.spread_rows(rows, start, source, centred, 2 * half).view(np.complex64).reshape(n, g, g, bh)
+    crop = slice(g // 2 - half, g // 2 - half + b)
+    real = fft.ifft(grids, axis=1, overwrite_x=True)[:, crop]
+    real = fft.ifft(real, axis=2)[:, :, crop]
+    real = fft.irfft(real, n=b, axis=3)  # zxy
+    volumes = xp.empty(real.shape, np.float32)
+    xp.multiply(real.swapaxes(2, 3), xp.asarray(deapodisation(b, g, (True, False, True))), out=volumes)
+    if not correct:
+        return volumes, None
+    weight *= within
+    grids = kernels.spread_rows(weight.reshape(n, t * b, bh), start, source, factor, half)
+    matrix = backend.to_device(crop_matrix(b, g, True)[0])
+    along_z = (matrix @ grids.reshape(n, g, g * bh)).reshape(n, b, g, bh)
+    return volumes, _x_last(matrix @ along_z, xp)
+
+
+@lru_cache(maxsize=4)
+def _within(box):
+    """Frequencies of a slice that lie in the sphere of the box; the Nyquist frequency does not."""
+    q = np.fft.fftfreq(box, 1 / box)
+    out = (q[:, None] ** 2 + np.arange(box // 2 + 1) ** 2 < 0.25 * box ** 2).astype(np.float32)
+    out.flags.writeable = False
+    return out
+
+
+def _x_last(transfer, xp):
+    """Half transforms of even functions `(N, kz, kx, ky >= 0)` as `(N, kz, ky, kx >= 0)`."""
+    n, b, _, bh = transfer.shape
+    out = xp.empty((n, b, b, bh), np.float32)
+    out[:, :, :bh] = transfer[:, :, :bh].swapaxes(2, 3)
+    # The value at (kz, -ky, kx) is that at (-kz, ky, -kx).
+    back = -np.arange(b) % b
+    mate = transfer[:, back][:, :, back[:bh], 1:bh - 1]
+    out[:, :, :bh - 1:-1] = mate.swapaxes(2, 3)
+    return out
 
 
 def slices(stack, plan, position_px, depth, visible, backend):

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..engine.backend import available_cores, list_gpus, select_backend
-from ..engine.gridding import grid_size, kernel_table
+from ..engine.gridding import grid_size, kernel_table, spread_terms
 from ..engine.kernels import HALO, implementation
 from .plan import size
 
@@ -94,6 +94,7 @@ def kernel_cases():
                      1e3 * normal(n, t), normal(n, t, 2), normal(t, *half), np.array([[1, 1, 0], [1, 0, 1]], bool), 1),
         "insert_slices": (spectrum(), normal(n, t, *half), planes, np.array(kernel_table(side, grid)), grid),
         "fold_grid": (normal(n, grid + 2 * HALO, grid + 2 * HALO, grid // 2 + 1 + 2 * HALO, 4), grid),
+        "spread_rows": (normal(n, t * side, half[1]),) + spread_terms(normal(t, 2) / 2, side, grid)[:3] + (side // 2,),
         "circle": (3 + normal(n, t, 20, 20), 8.0, 4.0, 16),
         "insert_linear": (spectrum(), normal(n, t, *half), planes, np.array([8.0, 6.5, 8]), 12),
         "fold_linear": (normal(n, 16, 16, 8, 4), 12),

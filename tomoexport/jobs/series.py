@@ -103,7 +103,7 @@ def _usable(series, needs_ctf, problems):
     return series.select(mask)
 
 
-def prepare(series, options, normalize, backend, progress=None):
+def prepare(series, options, normalize, backend, progress=None, turn=None):
     """Read and prepare the images of a series; images without contrast are left out.
 
     Parameters
@@ -114,6 +114,8 @@ def prepare(series, options, normalize, backend, progress=None):
     normalize : bool
     backend : Backend
     progress : callable, optional
+    turn : turn.Turn, optional
+        How the images are turned; the series is the one that is turned already.
 
     Returns
     -------
@@ -142,7 +144,7 @@ def prepare(series, options, normalize, backend, progress=None):
         items = ["%s, section %d (%s, tilt %.1f)" % (path, section + 1, series.ts_id, angle)
                  for (path, section), angle in zip(series.images, series.geometry.tilt)]
         stack = prepare_stack(read, items, series.geometry.pixel_size, options.pixel_size, options.invert, normalize,
-                              options.bad_pixels, backend.threads, progress)
+                              options.bad_pixels, backend.threads, progress, turn, backend)
     finally:
         for opened in stacks.values():
             opened.close()

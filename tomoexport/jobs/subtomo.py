@@ -21,6 +21,7 @@ from ..engine.subtomo import (
 )
 from ..engine.transfer import Fetched, transfers
 from ..engine.trilinear import reconstruct_trilinear, windows_at
+from ..engine.turn import turn_series
 from ..errors import InputError, UnitError
 from ..io import mrc, particlestar, subtomostar
 from ..io.manifest import fingerprint
@@ -221,8 +222,9 @@ def execute(unit, options, backend):
     room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
     reading = replace(options, pixel_size=pixel_size) if options.exact else options
     readers = replace(backend, threads=workers_that_fit(room, needs.shared, needs.reader, backend.threads))
-    stack, series, result["notes"] = prepare(unit.series, reading, options.normalize_input, readers,
-                                             Progress(unit.name + " reading", len(before), "tilts"))
+    series, turn = _turned(unit.series, options)
+    stack, series, result["notes"] = prepare(series, reading, options.normalize_input, readers,
+                                             Progress(unit.name + " reading", len(before), "tilts"), turn)
     g = series.geometry
     seen = unit.work["seen"][:, np.isin(before, g.acq_order)]
     for i in index[seen[index].sum(axis=1) < options.min_tilts]:
@@ -257,6 +259,14 @@ def execute(unit, options, backend):
     progress.finish()
     result["files"] = [os.path.join(options.output, n) for i in index for n in (images[i], ctfs[i])]
     return result
+
+
+def _turned(series, options):
+    """The series with its images turned so that y of the volume is their x, if they can be, and the turn."""
+    if options.exact or options.interpolation == "trilinear":
+        return series, None
+    turn, geometry, ctf = turn_series(series.geometry, series.ctf, options.pixel_size)
+    return replace(series, geometry=geometry, ctf=ctf), turn
 
 
 @dataclass(frozen=True, eq=False)
@@ -417,7 +427,10 @@ def memory_needs(unit, options):
     g, padded, source, b = unit.series.geometry, unit.work["padded"], unit.work["source"], options.box
     ratio = 1.0 if source else options.pixel_size / g.pixel_size
     t, result, reader = g.n_tilts, result_bytes(b), 14 * int(np.prod(g.image_shape))
-    images = 4 * t * int(np.prod(rescaled_shape(g.image_shape, ratio)))
+    _, turn = _turned(unit.series, options)
+    if turn:
+        reader += int(16 * np.prod(g.image_shape) / ratio ** 2)
+    images = 4 * t * int(np.prod(turn.shape if turn else rescaled_shape(g.image_shape, ratio)))
     written = 16 * b ** 3  # normalising
     if options.interpolation == "trilinear":
         side = max(2 * b, padded)

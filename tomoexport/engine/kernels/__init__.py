@@ -9,6 +9,7 @@ modulate                               CTF, envelope and sub-pixel shift applied
 circle                                 windows levelled and masked by a circle, and cropped
 insert_slices                          scatter of 2D transforms into a 3D Fourier grid with a Kaiser-Bessel kernel
 fold_grid                              halo and Hermitian half of that grid brought together
+spread_rows                            the same as sums of whole rows, where the tilt axis is an axis of the grid
 insert_linear, fold_linear             the same by trilinear interpolation, as RELION 5 does it
 weigh                                  all filters of a tilt image, and the CTF of every slab of depth
 resample                               images sampled on a slanted lattice
@@ -20,8 +21,8 @@ backproject_sheared, project_sheared   the same for any geometry, x-tilt include
 
 import importlib
 
-NAMES = ("crop", "modulate", "circle", "insert_slices", "fold_grid", "insert_linear", "fold_linear", "weigh",
-         "resample", "backproject", "backproject_sheared", "project", "project_sheared")
+NAMES = ("crop", "modulate", "circle", "insert_slices", "fold_grid", "spread_rows", "insert_linear", "fold_linear",
+         "weigh", "resample", "backproject", "backproject_sheared", "project", "project_sheared")
 
 #: How the CTF enters: sign only (phase flip), once, not at all, or as a Wiener-like filter.
 CTF_MODES = {"phaseflip": 0, "multiply": 1, "none": 2, "wiener": 3}

@@ -544,6 +544,67 @@ def _add_mate(data, weight, x, value, odd):
     weight[x] += value[2]
 
 
+def spread_rows(rows, start, source, factor, used):
+    """See `reference.spread_rows`."""
+    n, _, length = rows.shape
+    out = np.empty((n, len(start) - 1, length), np.float32)
+    _spread_rows(rows.reshape(n, -1), start, source, factor, used, out)
+    return out
+
+
+@_jit
+def _spread_rows(rows, start, source, factor, used, out):
+    n, cells, length = out.shape
+    whole = used - used % LANES
+    for k in range(n):
+        values = rows[k]
+        for c in range(cells):
+            # Sums of 16 columns stay in registers while all terms go by.
+            for x in range(0, whole, LANES):
+                s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = s8 = s9 = s10 = s11 = s12 = s13 = s14 = s15 = np.float32(0)
+                for i in range(start[c], start[c + 1]):
+                    f, p = factor[i], np.uintp(source[i]) * np.uintp(length) + np.uintp(x)
+                    s0 += f * values[p]
+                    s1 += f * values[p + L1]
+                    s2 += f * values[p + L2]
+                    s3 += f * values[p + L3]
+                    s4 += f * values[p + L4]
+                    s5 += f * values[p + L5]
+                    s6 += f * values[p + L6]
+                    s7 += f * values[p + L7]
+                    s8 += f * values[p + L8]
+                    s9 += f * values[p + L9]
+                    s10 += f * values[p + L10]
+                    s11 += f * values[p + L11]
+                    s12 += f * values[p + L12]
+                    s13 += f * values[p + L13]
+                    s14 += f * values[p + L14]
+                    s15 += f * values[p + L15]
+                out[k, c, x] = s0
+                out[k, c, x + 1] = s1
+                out[k, c, x + 2] = s2
+                out[k, c, x + 3] = s3
+                out[k, c, x + 4] = s4
+                out[k, c, x + 5] = s5
+                out[k, c, x + 6] = s6
+                out[k, c, x + 7] = s7
+                out[k, c, x + 8] = s8
+                out[k, c, x + 9] = s9
+                out[k, c, x + 10] = s10
+                out[k, c, x + 11] = s11
+                out[k, c, x + 12] = s12
+                out[k, c, x + 13] = s13
+                out[k, c, x + 14] = s14
+                out[k, c, x + 15] = s15
+            for x in range(whole, used):
+                s0 = np.float32(0)
+                for i in range(start[c], start[c + 1]):
+                    s0 += factor[i] * values[np.uintp(source[i]) * np.uintp(length) + np.uintp(x)]
+                out[k, c, x] = s0
+            for x in range(used, length):
+                out[k, c, x] = 0
+
+
 def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, shape):
     """See `reference.weigh`."""
     out = np.zeros((len(depth), shape[0], shape[1] // 2 + 1), np.complex64)

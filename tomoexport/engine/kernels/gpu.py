@@ -129,6 +129,15 @@ def fold_grid(cells, grid):
     return data, weight
 
 
+def spread_rows(rows, start, source, factor, used):
+    """See `reference.spread_rows`."""
+    run = runtime()
+    n, count, length = rows.shape
+    out = run.xp.empty((n, len(start) - 1, length), np.float32)
+    run.launch("spread_rows", out.size, rows, start, source, factor, out, n, count, len(start) - 1, length, int(used))
+    return out
+
+
 def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, shape):
     """See `reference.weigh`."""
     run = runtime()

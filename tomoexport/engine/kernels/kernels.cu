@@ -218,6 +218,21 @@ __global__ void fold_grid(const float* cells, float2* data, float* weight, int n
     }
 }
 
+// Neighbouring threads have neighbouring columns of one cell: rows are read and cells written in whole lines.
+__global__ void spread_rows(const float* rows, const int* start, const int* source, const float* factor, float* out,
+                            int n, int count, int cells, int length, int used)
+{
+    EACH(i, (long long)n * cells * length) {
+        int x = i % length, c = i / length % cells;
+        const float* own = rows + i / ((long long)length * cells) * count * length + x;
+        float sum = 0.f;
+        if (x < used)
+            for (int k = start[c]; k < start[c + 1]; ++k)
+                sum += factor[k] * own[(long long)source[k] * length];
+        out[i] = sum;
+    }
+}
+
 __device__ float between(const float* table, int n, double place)
 {
     int cell = (int)fmin(place, n - 2.0);

@@ -269,6 +269,34 @@ def fold_grid(cells, grid):
     return (out[0] * sign).astype(np.complex64), out[1].real.astype(np.float32)
 
 
+def spread_rows(rows, start, source, factor, used):
+    """Add rows of samples up in cells: every cell is a weighted sum of some of the rows.
+
+    Parameters
+    ----------
+    rows : ndarray `(N, R, L)` float32
+        C-contiguous.
+    start : ndarray `(C + 1,)` int32
+        Cell c has the terms `start[c]` to `start[c + 1]`.
+    source : ndarray `(S,)` int32
+        The row of each term.
+    factor : ndarray `(S,)` float32
+        What it is multiplied by.
+    used : int
+        Columns that are added up; the others become 0.
+
+    Returns
+    -------
+    ndarray `(N, C, L)` float32
+    """
+    cells = len(start) - 1
+    out = np.zeros((len(rows), cells, rows.shape[2]))
+    cell = np.repeat(np.arange(cells), np.diff(start))
+    for some, own in zip(out, rows):
+        np.add.at(some[:, :used], cell, own[source, :used] * factor[:, None].astype(np.float64))
+    return out.astype(np.float32)
+
+
 def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, shape):
     """Multiply the transform of a tilt image by all its filters, and lay it out for a finer image.
 

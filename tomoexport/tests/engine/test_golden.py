@@ -14,8 +14,10 @@ from tomoexport.engine.geometry import (
     projection_matrices,
 )
 from tomoexport.engine.poses import matrix_from_zyz
+from tomoexport.engine.preprocess import prepare_stack
 from tomoexport.engine.subtomo import plan_subtomos, reconstruct_subtomos
 from tomoexport.engine.trilinear import reconstruct_trilinear, windows_at
+from tomoexport.engine.turn import turn_series
 from tomoexport.tests.shared import derived, need_shared, read_220728, shared
 
 
@@ -116,15 +118,21 @@ def test_sub_volumes_are_warpylibs(peer, name):
 
 
 @pytest.mark.shared
-def test_default_gridding_sees_the_same_particle(peer, cpu):
+@pytest.mark.parametrize("turn", [False, True])
+def test_default_gridding_sees_the_same_particle(peer, cpu, turn):
     """Other weights and gridding: less alike than like with like, but the same thing in the same place."""
     need_shared("reference", "warpylib", "series.npz")
-    g, ctf = peer_geometry(peer), peer_ctf(peer)
-    found = g.project(peer_points(peer))
-    plan = plan_subtomos(g, ctf, 32, 64, g.pixel_size, cpu)
-    position = (found.xy / g.pixel_size + 96)[..., ::-1]
-    volumes, transfer = reconstruct_subtomos(peer["images"].astype(np.float32), plan, position, g.hand * found.depth,
-                                             g.matrix[None], np.ones(found.depth.shape, bool), cpu)
+    g, ctf, images = peer_geometry(peer), peer_ctf(peer), peer["images"].astype(np.float32)
+    position = (g.project(peer_points(peer)).xy / g.pixel_size + 96)[..., ::-1]
+    if turn:
+        turn, g, ctf = turn_series(g, ctf, g.pixel_size)
+        stack = prepare_stack(lambda t: images[t].copy(), [g.ts_id] * len(images), g.pixel_size, g.pixel_size, False,
+                              False, turn=turn)
+        images, position = stack.images, stack.position_px(g.project(peer_points(peer)).xy)
+    plan, depth = plan_subtomos(g, ctf, 32, 64, g.pixel_size, cpu), g.project(peer_points(peer)).depth
+    assert (plan.terms is not None) == bool(turn)
+    volumes, transfer = reconstruct_subtomos(images, plan, position, g.hand * depth, g.matrix[None],
+                                             np.ones(depth.shape, bool), cpu)
     for i in range(len(volumes)):
         assert correlation(volumes[i], peer["subvolume_ctf"][i]) > 0.88
         assert correlation(transfer[i], peer["ctf3d"][i]) > 0.94

@@ -66,6 +66,10 @@ def cases():
                                       np.array(kernel_table(s, grid)), grid)))
     cells = reference.insert_slices(*out[-1][1])
     out.append(("fold_grid", (cells, grid)))
+    for length, used in ((20, 20), (40, 37), (9, 5)):
+        start = np.r_[0, np.cumsum(rng.integers(0, 4, 30))].astype(np.int32)
+        out.append(("spread_rows", (normal(n, 7, length), start, rng.integers(0, 7, start[-1]).astype(np.int32),
+                                    normal(start[-1]), used)))
     out += [("circle", (3 + normal(n, t, 20, 20), radius, 4.0, size, rolled))
             for radius, size, rolled in ((8.0, 16, False), (7.3, 20, True), (6.0, 14, True))]
     for count in (1, n):

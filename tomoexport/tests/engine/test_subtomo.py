@@ -1,5 +1,7 @@
 """Sub-tomograms: gridding against an exact sum, and the 3D CTF as the transfer function of the volume."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -15,7 +17,7 @@ from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.preprocess import prepare_stack
 from tomoexport.engine.simulate import SimulatedSeries, make_series, project_tilt
 from tomoexport.engine.subtomo import (
-    SubtomoPlan,
+    _spread,
     _to_real,
     exact_windows,
     padded_box,
@@ -23,6 +25,7 @@ from tomoexport.engine.subtomo import (
     plan_visible,
     reconstruct_subtomos,
 )
+from tomoexport.engine.turn import turn_series
 from tomoexport.engine.weights import exact_filter, odd_even_groups, slice_density
 
 
@@ -40,17 +43,22 @@ def fan(n=41, axis=85.3, **more):
     )
 
 
-def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu):
-    """Box 64, 41 tilts, white noise, every conjugate pair counted once, radius below 28."""
-    box, geometry = 64, fan()
+@pytest.mark.parametrize("axis", [85.3, -90.0])
+def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu, axis):
+    """Box 64, 41 tilts, white noise, every conjugate pair counted once, radius below 28; by both ways of gridding."""
+    box, geometry = 64, fan(axis=axis)
     grid = grid_size(box)
     windows = rng.standard_normal((1, 41, box, box)).astype(np.float32)
     data = scipy.fft.rfft2(windows) * centre_phase(box)
     cells = np.ascontiguousarray(np.swapaxes(geometry.matrix[None], -1, -2)) * (grid / box)
-    kernels = implementation(cpu)
-    folded = kernels.fold_grid(kernels.insert_slices(data, np.abs(data), cells, kernel_table(box, grid), grid), grid)
-    plan = SubtomoPlan(box, box, grid, box, 1.0, 0, None, None, None, None, None, None)
-    volume = _to_real(folded[0], plan, cpu)[0]
+    plan = plan_subtomos(geometry, None, box, box, 1.0, cpu)
+    assert (plan.terms is None) == (axis != -90)
+    if plan.terms:
+        volume = _spread(data.copy(), np.abs(data), plan, None, cpu, False)[0][0]
+    else:
+        kernels, table = implementation(cpu), kernel_table(box, grid)
+        folded = kernels.fold_grid(kernels.insert_slices(data, np.abs(data), cells, table, grid), grid)
+        volume = _to_real(folded[0], plan, cpu)[0]
     qy, qx = np.meshgrid(np.fft.fftfreq(box, 1 / box), np.arange(box // 2 + 1), indexing="ij")
     chosen = (qx ** 2 + qy ** 2 < (box / 2) ** 2) & ~((qx == 0) & (qy < 0))
     points = rng.integers(-27, 28, (4000, 3))
@@ -88,15 +96,26 @@ def deviation(volume, transfer, known, radius):
     return np.abs(volume - filtered)[inside].max() / np.abs(filtered).max()
 
 
-@pytest.mark.parametrize("hand", [-1, 1])
-def test_an_exported_object_is_the_object_filtered_by_its_3d_ctf(rng, cpu, hand):
+def turned_images(images, geometry, ctf, points):
+    """What `object_in_a_series` gives, turned: images, geometry, CTF, positions of points in pixels."""
+    turn, geometry, ctf = turn_series(geometry, ctf, 4.0)
+    stack = prepare_stack(lambda t: images[t].copy(), ["a"] * len(images), 4.0, 4.0, invert=False, normalize=False,
+                          turn=turn)
+    return stack.images, geometry, ctf, stack.position_px(geometry.project(points).xy)
+
+
+@pytest.mark.parametrize("hand, turn", [(-1, False), (1, False), (-1, True), (1, True)])
+def test_an_exported_object_is_the_object_filtered_by_its_3d_ctf(rng, cpu, hand, turn):
     """Non-zero mean, astigmatism, depth, box cropped from the alias-free one; the particle reaches to 14 voxels."""
     geometry, ctf, images, position, depth, turned, phantom = object_in_a_series(rng, hand)
     box = 64
     padded, _ = padded_box(box, ctf, 4.0, phantom.diameter, 300.0)
     assert padded > box and abs(turned.weight.sum()) > 1
     known = turned.volume(box, 4.0)
+    if turn:
+        images, geometry, ctf, position = turned_images(images, geometry, ctf, [[102.3, -51.7, 211.9]])
     plan = plan_subtomos(geometry, ctf, box, padded, 4.0, cpu)
+    assert (plan.terms is not None) == turn
     seen = np.ones((1, 41), bool)
     v, c = reconstruct_subtomos(images, plan, position, geometry.hand * depth, geometry.matrix[None], seen, cpu)
     inner, whole = deviation(v[0], c[0], known, 16), deviation(v[0], c[0], known, 31)
@@ -114,6 +133,29 @@ def test_pre_rotation_turns_volume_and_ctf_alike(rng, cpu):
     v, c = reconstruct_subtomos(images, plan, position, geometry.hand * depth, geometry.matrix[None] @ pose,
                                 np.ones((1, 41), bool), cpu)
     assert deviation(v[0], c[0], phantom.volume(64, 4.0), 16) < 0.003
+
+
+def test_both_ways_of_gridding_agree(rng, cpu):
+    """On turned images of noise, and with frames of its own that a particle may have: three volumes at once."""
+    geometry, ctf, images, _, _, _, _ = object_in_a_series(rng)
+    points = np.array([[102.3, -51.7, 211.9], [-200, 31.7, -80.3], [0, 0, 0]])
+    noise = rng.standard_normal(images.shape).astype(np.float32)
+    noise, geometry, ctf, position = turned_images(noise, geometry, ctf, points)
+    plan = plan_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
+    depth, seen = geometry.project(points).depth, np.ones((3, 41), bool)
+    seen[1, 5:9] = False
+    one = geometry.matrix[None]
+    results = [reconstruct_subtomos(noise, p, position, depth, m, seen, cpu) for p, m in (
+        (plan, one), (replace(plan, terms=None), one), (plan, np.repeat(one, 3, 0)))]
+    inside = sphere(32, 14, dtype=bool).astype(bool)
+    difference = lambda a, b: np.sqrt(np.mean((a - b) ** 2) / np.mean(b ** 2))  # noqa: E731
+    for v, c in results[1:]:
+        assert difference(results[0][0][:, inside], v[:, inside]) < 0.005
+        assert difference(results[0][1], c) < 0.006
+    for i in range(3):
+        alone = reconstruct_subtomos(noise, plan, position[i:i + 1], depth[i:i + 1], one, seen[i:i + 1], cpu)
+        assert all(np.array_equal(a[0], b[i]) for a, b in zip(alone, results[0]))
+    assert reconstruct_subtomos(noise, plan, position, depth, one, seen, cpu, False)[1] is None
 
 
 def test_hidden_tilts_are_absent(rng, cpu):
