@@ -9,6 +9,7 @@ from .fourier import fast_even
 WIDTH = 4  # cells
 OVERSAMPLING = 1.25
 PRECISION = 1024  # table entries per cell, linear between
+FINE = 4096  # entries per cell of the table of which the nearest is taken: 1e-4, a thirtieth of the kernel's own error
 
 
 def grid_size(box, oversampling=OVERSAMPLING):
@@ -72,19 +73,19 @@ def kernel_table(box, grid):
 
 @lru_cache(maxsize=1)
 def interpolation_table():
-    """`kernel_table` for images that have been made finer by `OVERSAMPLING`.
+    """`kernel_table` for images that have been made finer by `OVERSAMPLING`, so fine that the nearest row will do.
 
     Returns
     -------
-    ndarray `(PRECISION + 1, WIDTH)` float32
+    ndarray `(FINE + 1, WIDTH)` float32
     """
-    table = _table(OVERSAMPLING)
+    table = _table(OVERSAMPLING, FINE)
     table.flags.writeable = False
     return table
 
 
-def _table(oversampling):
-    fraction = np.arange(PRECISION + 1)[:, None] / PRECISION
+def _table(oversampling, entries=PRECISION):
+    fraction = np.arange(entries + 1)[:, None] / entries
     return _kernel(fraction - (np.arange(WIDTH) - (WIDTH // 2 - 1)), oversampling).astype(np.float32)
 
 
@@ -212,6 +213,38 @@ def crop_matrix(box, grid, gridded):
     matrix = ((np.cos(k) * window) @ np.cos(cell).T + (np.sin(k) * window) @ np.sin(cell).T).astype(np.float32)
     half = matrix[:box // 2 + 1].T
     out = matrix, half[:grid // 2 + 1].copy(), half[:grid // 2:-1].copy()
+    for part in out:
+        part.flags.writeable = False
+    return out
+
+
+@lru_cache(maxsize=16)
+def parity_matrices(box, padded):
+    """Crop of a real window seen in Fourier space, for the parts of its transform that are even or odd along an axis.
+
+    Parameters
+    ----------
+    box, padded : int
+        Sides, even, the smaller one first.
+
+    Returns
+    -------
+    even, odd : ndarray `(box//2+1, padded//2+1)` float32
+        For sums and differences of the values at a frequency and its negative.
+    even_last, odd_last : ndarray `(padded//2+1, box//2+1)` float32
+        From the right, for values that stand for themselves and for those at the negative frequency.
+
+    Notes
+    -----
+    The cosines and sines of `crop_matrix` apart: an even function of the frequency meets the cosines only, an odd one
+    the sines, which halves the work.
+    """
+    r = np.arange(-(box // 2), box // 2 + 1)
+    window = np.where(np.abs(r) == box // 2, 0.5, 1.0) / padded
+    new, old = (2 * np.pi * np.outer(np.arange(n // 2 + 1) / n, r) for n in (box, padded))
+    twice = np.where(np.arange(padded // 2 + 1) % (padded // 2), 2, 1)[:, None]
+    even, odd = ((f(new) * window) @ f(old).T for f in (np.cos, np.sin))
+    out = tuple(np.ascontiguousarray(m, np.float32) for m in (even, odd, twice * even.T, twice * odd.T))
     for part in out:
         part.flags.writeable = False
     return out

@@ -20,8 +20,8 @@ from functools import lru_cache
 import numpy as np
 
 from .ctf import alias_free_box, frequency_grid
-from .fourier import centre_crop, centre_phase, factor_sum, fast_even, fourier_crop, nearest_pixel
-from .gridding import crop_matrix, deapodisation, grid_size, kernel_table, spread_terms
+from .fourier import centre_phase, factor_sum, fast_even, fourier_crop, nearest_pixel
+from .gridding import crop_matrix, deapodisation, grid_size, kernel_table, parity_matrices, spread_terms
 from .kernels import CTF_MODES, implementation
 from .turn import runs_along_x
 from .weights import envelope, slice_density
@@ -193,10 +193,9 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
     transfer : ndarray `(N, box, box, box//2+1)` float32
         3D CTF, FFT order, zero frequency at 0; on the device.
     """
-    data, weight = slices(stack, plan, position_px, depth, visible, backend)
     aligned = plan.terms is not None and len(matrix) == 1 and np.array_equal(matrix[0], plan.matrix)
-    grid = _spread if aligned else _insert
-    return grid(data, weight, plan, matrix, backend, correct)
+    data, weight = slices(stack, plan, position_px, depth, visible, backend)
+    return (_spread if aligned else _insert)(data, weight, plan, matrix, backend, correct)
 
 
 def _insert(data, weight, plan, matrix, backend, correct):
@@ -221,20 +220,18 @@ def _spread(data, weight, plan, matrix, backend, correct):
     xp, fft, kernels = backend.xp, backend.fft, implementation(backend)
     (n, t, b, bh), g, half = data.shape, plan.grid, plan.box // 2
     start, source, factor, centred = plan.terms
-    within = xp.asarray(_within(b))
     # The centre stays at pixel b//2 along y, where nothing is gridded.
-    data *= within * xp.asarray(np.where(np.arange(bh) % 2, -1, 1).astype(np.float32))
+    data *= xp.asarray(np.where(np.arange(bh) % 2, -1, 1).astype(np.float32))
     rows = data.reshape(n, t * b, bh).view(np.float32)
     grids = kernels.spread_rows(rows, start, source, centred, 2 * half).view(np.complex64).reshape(n, g, g, bh)
     crop = slice(g // 2 - half, g // 2 - half + b)
     real = fft.ifft(grids, axis=1, overwrite_x=True)[:, crop]
-    real = fft.ifft(real, axis=2)[:, :, crop]
+    real = fft.ifft(real, axis=2, overwrite_x=True)[:, :, crop]
     real = fft.irfft(real, n=b, axis=3)  # zxy
     volumes = xp.empty(real.shape, np.float32)
     xp.multiply(real.swapaxes(2, 3), xp.asarray(deapodisation(b, g, (True, False, True))), out=volumes)
     if not correct:
         return volumes, None
-    weight *= within
     grids = kernels.spread_rows(weight.reshape(n, t * b, bh), start, source, factor, half)
     matrix = backend.to_device(crop_matrix(b, g, True)[0])
     along_z = (matrix @ grids.reshape(n, g, g * bh)).reshape(n, b, g, bh)
@@ -273,7 +270,7 @@ def slices(stack, plan, position_px, depth, visible, backend):
     Returns
     -------
     data : ndarray `(N, T, box, box//2+1)` complex64
-        Transforms about the particle, which has phase 0.
+        Transforms about the particle, which has phase 0; both are 0 outside the sphere of the box.
     weight : ndarray `(N, T, box, box//2+1)` float32
         Transfer function of those slices.
     """
@@ -285,16 +282,29 @@ def slices(stack, plan, position_px, depth, visible, backend):
     if plan.source != s:
         data = fourier_crop(data, s, xp)
         shift *= np.float32(s / plan.source)
-    weight = kernels.modulate(data, plan.phase, plan.slope, put(np.ascontiguousarray(depth, np.float32)), put(shift),
-                              plan.envelope, put(np.ascontiguousarray(visible)), plan.mode)
-    sign = xp.asarray(centre_phase(b))
-    if s != b:
-        windows = fft.irfft2(data, s=(s, s), axes=(2, 3))
-        data = fft.rfft2(xp.ascontiguousarray(centre_crop(windows, b, (2, 3))), axes=(2, 3))
-        matrix, *last = (put(m) for m in crop_matrix(b, s, False))
-        weight = _crop_last(matrix @ weight, *last, (2,), xp)
-    data *= sign
-    return data, weight
+    how = (data, plan.phase, plan.slope, put(np.ascontiguousarray(depth, np.float32)), put(shift), plan.envelope,
+           put(np.ascontiguousarray(visible)), plan.mode)
+    within = put(_within(b))
+    if s == b:
+        weight = kernels.modulate(*how)
+        weight *= within
+        data *= within * put(centre_phase(b))
+        return data, weight
+    # Inverse transform, crop and transform as products of matrices.
+    even, odd, even_last, odd_last = (put(m) for m in parity_matrices(b, s))
+    parts = kernels.modulate_parts(*how)
+    _, sh, _, n, t, _ = parts.shape
+    bh, real = b // 2 + 1, slice(0, 2 * n * t)  # the transfer is real, too
+    imaginary = slice(real.stop, None)
+    partly = xp.empty((2, bh, 3 * n * t, sh), np.float32)
+    cropped = xp.empty((2, bh, 3 * n * t, bh), np.float32)
+    for side, matrix, first, second in ((0, even, even_last, odd_last), (1, odd, odd_last, even_last)):
+        xp.matmul(matrix, parts[side].reshape(sh, -1), out=partly[side].reshape(bh, -1))
+        # Of a real image's transform the real part is even and the imaginary part odd: along x the one or the other
+        # way about, where the part is odd along y.
+        xp.matmul(partly[side, :, real], first, out=cropped[side, :, real])
+        xp.matmul(partly[side, :, imaginary], second, out=cropped[side, :, imaginary])
+    return kernels.join_parts(cropped.reshape(2, bh, 3, n, t, bh), within, within)
 
 
 def exact_windows(padded, ratio):

@@ -6,6 +6,7 @@
 =====================================  ================================================================================
 crop                                   windows of the tilt images, one per particle and tilt
 modulate                               CTF, envelope and sub-pixel shift applied to the transforms of those windows
+modulate_parts, join_parts             the same in parts that are even or odd along y; parts put together again
 circle                                 windows levelled and masked by a circle, and cropped
 insert_slices                          scatter of 2D transforms into a 3D Fourier grid with a Kaiser-Bessel kernel
 fold_grid                              halo and Hermitian half of that grid brought together
@@ -21,8 +22,9 @@ backproject_sheared, project_sheared   the same for any geometry, x-tilt include
 
 import importlib
 
-NAMES = ("crop", "modulate", "circle", "insert_slices", "fold_grid", "spread_rows", "insert_linear", "fold_linear",
-         "weigh", "resample", "backproject", "backproject_sheared", "project", "project_sheared")
+NAMES = ("crop", "modulate", "modulate_parts", "join_parts", "circle", "insert_slices", "fold_grid", "spread_rows",
+         "insert_linear", "fold_linear", "weigh", "resample", "backproject", "backproject_sheared", "project",
+         "project_sheared")
 
 #: How the CTF enters: sign only (phase flip), once, not at all, or as a Wiener-like filter.
 CTF_MODES = {"phaseflip": 0, "multiply": 1, "none": 2, "wiener": 3}

@@ -122,6 +122,95 @@ def _modulate(data, phase, slope, depth, shift, envelope, visible, mode, transfe
                     row[x] = complex(factor * (a * re - b * im), factor * (a * im + b * re))
 
 
+def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
+    """See `reference.modulate_parts`."""
+    n, t, s, sh = data.shape
+    out = np.empty((2, sh, 3, n, t, sh), np.float32)
+    _modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode, out)
+    return out
+
+
+@_jit
+def _modulated_row(row, phase, slope, dz, envelope, mode, cx, sx, cy, sy, re, transfer, im):
+    zero, one = np.float32(0), np.float32(1)
+    for x in range(len(row)):
+        factor = envelope[x]
+        ctf = one
+        if mode != 2:
+            ctf = -_sine_of_cycles(phase[x] + dz * slope[x])
+            if mode == 1:
+                factor = factor * ctf
+            elif ctf < zero:
+                factor = -factor
+        transfer[x] = factor * (factor if mode == 1 else ctf)
+        c, s = factor * (cx[x] * cy - sx[x] * sy), factor * (cx[x] * sy + sx[x] * cy)
+        a, b = row[x].real, row[x].imag
+        re[x] = a * c - b * s
+        im[x] = a * s + b * c
+
+
+@_jit
+def _modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode, out):
+    n, t, s, sh = data.shape
+    half = s // 2
+    cx, sx = np.empty(sh, np.float32), np.empty(sh, np.float32)
+    own, mate = np.empty((3, sh), np.float32), np.empty((3, sh), np.float32)
+    for i in range(n):
+        for j in range(t):
+            if not visible[i, j]:
+                out[:, :, :, i, j] = 0
+                continue
+            dz = depth[i, j]
+            ty, tx = float(shift[i, j, 0]) / s, float(shift[i, j, 1]) / s
+            for x in range(sh):
+                sign = 1 - 2 * (x % 2)
+                cx[x] = sign * math.cos(2 * math.pi * tx * x)
+                sx[x] = sign * math.sin(2 * math.pi * tx * x)
+            for y in range(half + 1):
+                sign = 1 - 2 * (y % 2)
+                ky = -y if y == half else y  # the Nyquist row is that of the negative frequency
+                cy = np.float32(sign * math.cos(2 * math.pi * ty * ky))
+                sy = np.float32(sign * math.sin(2 * math.pi * ty * ky))
+                _modulated_row(data[i, j, y], phase[j, y], slope[y], dz, envelope[j, y], mode, cx, sx, cy, sy,
+                               own[0], own[1], own[2])
+                if y == 0 or y == half:
+                    for c in range(3):
+                        out[0, y, c, i, j] = own[c]
+                        out[1, y, c, i, j] = 0
+                    continue
+                _modulated_row(data[i, j, s - y], phase[j, s - y], slope[s - y], dz, envelope[j, s - y], mode, cx, sx,
+                               cy, -sy, mate[0], mate[1], mate[2])
+                for c in range(3):
+                    even, odd = out[0, y, c, i, j], out[1, y, c, i, j]
+                    for x in range(sh):
+                        even[x] = own[c, x] + mate[c, x]
+                        odd[x] = own[c, x] - mate[c, x]
+
+
+def join_parts(parts, sign, mask):
+    """See `reference.join_parts`."""
+    _, bh, _, n, t, _ = parts.shape
+    shape = (n, t, 2 * (bh - 1), bh)
+    data, transfer = np.empty(shape, np.complex64), np.empty(shape, np.float32)
+    _join_parts(parts, sign, mask, data, transfer)
+    return data, transfer
+
+
+@_jit
+def _join_parts(parts, sign, mask, data, transfer):
+    n, t, b, bh = data.shape
+    for i in range(n):
+        for j in range(t):
+            for y in range(b):
+                k, side = (y, np.float32(1)) if y <= b // 2 else (b - y, np.float32(-1))
+                even, odd = parts[0, k], parts[1, k]
+                row, out, s, m = data[i, j, y], transfer[i, j, y], sign[y], mask[y]
+                for x in range(bh):
+                    row[x] = complex((even[0, i, j, x] + side * odd[0, i, j, x]) * s[x],
+                                     (even[2, i, j, x] + side * odd[2, i, j, x]) * s[x])
+                    out[x] = (even[1, i, j, x] + side * odd[1, i, j, x]) * m[x]
+
+
 def circle(windows, radius, edge, size, rolled=False):
     """See `reference.circle`."""
     out = np.empty(windows.shape[:2] + (size, size), np.float32)
@@ -673,18 +762,10 @@ def _resample(pixels, h, w, origin, step, table, out):
                 if ly < 1 or ly >= h - 2 or lx < 1 or lx >= w - 2:
                     out[k, u, v] = 0
                     continue
-                py, px = (y - ly) * precision, (x - lx) * precision
-                cy, cx = min(int(py), precision - 1), min(int(px), precision - 1)
-                fy, fx = np.float32(py - cy), np.float32(px - cx)
                 # Four neighbours at a time, written out so that they become vector instructions.
-                y0 = table[cy, 0] + fy * (table[cy + 1, 0] - table[cy, 0])
-                y1 = table[cy, 1] + fy * (table[cy + 1, 1] - table[cy, 1])
-                y2 = table[cy, 2] + fy * (table[cy + 1, 2] - table[cy, 2])
-                y3 = table[cy, 3] + fy * (table[cy + 1, 3] - table[cy, 3])
-                x0 = table[cx, 0] + fx * (table[cx + 1, 0] - table[cx, 0])
-                x1 = table[cx, 1] + fx * (table[cx + 1, 1] - table[cx, 1])
-                x2 = table[cx, 2] + fx * (table[cx + 1, 2] - table[cx, 2])
-                x3 = table[cx, 3] + fx * (table[cx + 1, 3] - table[cx, 3])
+                cy, cx = int((y - ly) * precision + 0.5), int((x - lx) * precision + 0.5)
+                y0, y1, y2, y3 = table[cy, 0], table[cy, 1], table[cy, 2], table[cy, 3]
+                x0, x1, x2, x3 = table[cx, 0], table[cx, 1], table[cx, 2], table[cx, 3]
                 p = np.uintp((k * h + ly - 1) * w + lx - 1)
                 q = p + line
                 r = q + line

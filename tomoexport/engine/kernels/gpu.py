@@ -86,6 +86,26 @@ def insert_slices(data, weight, matrix, table, grid):
     return out
 
 
+def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
+    """See `reference.modulate_parts`."""
+    run = runtime()
+    n, t, s, sh = data.shape
+    out = run.xp.empty((2, sh, 3, n, t, sh), np.float32)
+    run.launch("modulate_parts", n * t * sh * sh, data, phase, slope, depth, shift, envelope, visible, out, n, t, s,
+               mode)
+    return out
+
+
+def join_parts(parts, sign, mask):
+    """See `reference.join_parts`."""
+    run = runtime()
+    _, bh, _, n, t, _ = parts.shape
+    shape = (n, t, 2 * (bh - 1), bh)
+    data, transfer = run.xp.empty(shape, np.complex64), run.xp.empty(shape, np.float32)
+    run.launch("join_parts", data.size, parts, sign, mask, data, transfer, n * t, 2 * (bh - 1))
+    return data, transfer
+
+
 def circle(windows, radius, edge, size, rolled=False):
     """See `reference.circle`."""
     run = runtime()

@@ -20,6 +20,31 @@ __global__ void crop(const float* stack, const int* origin, float* out, int n, i
     }
 }
 
+// Real part, transfer and imaginary part of a sample to which CTF, envelope and shift are applied.
+__device__ float3 modulated(const float2* data, const float* phase, const float* slope, const float* depth,
+                            const float* shift, const float* envelope, long long window, int t, int s, int y, int x,
+                            int mode)
+{
+    int sh = s / 2 + 1;
+    long long sample = (window % t) * s * sh + (long long)y * sh + x;
+    float factor = envelope[sample], ctf = 1.f;
+    if (mode != 2) {
+        float cycles = phase[sample] + depth[window] * slope[y * sh + x];
+        ctf = -sinpif(2.f * (cycles - rintf(cycles)));
+        if (mode == 1) factor *= ctf;
+        else if (ctf < 0.f) factor = -factor;
+    }
+    int ky = y < (s + 1) / 2 ? y : y - s;
+    float turn = 2.f * (shift[2 * window] * ky + shift[2 * window + 1] * x) / s, sine, cosine;
+    sincospif(turn, &sine, &cosine);
+    float2 v = data[(window * s + y) * sh + x];
+    float3 out;
+    out.x = factor * (v.x * cosine - v.y * sine);
+    out.y = factor * (mode == 1 ? factor : ctf);
+    out.z = factor * (v.x * sine + v.y * cosine);
+    return out;
+}
+
 __global__ void modulate(float2* data, const float* phase, const float* slope, const float* depth, const float* shift,
                          const float* envelope, const unsigned char* visible, float* transfer, int n, int t, int s,
                          int mode)
@@ -28,25 +53,53 @@ __global__ void modulate(float2* data, const float* phase, const float* slope, c
     EACH(i, (long long)n * t * s * sh) {
         int x = i % sh, y = i / sh % s;
         long long window = i / ((long long)s * sh);
-        long long sample = (window % t) * s * sh + (long long)y * sh + x;
-        if (!visible[window]) {
-            data[i].x = data[i].y = transfer[i] = 0.f;
-            continue;
+        float3 v = {0.f, 0.f, 0.f};
+        if (visible[window])
+            v = modulated(data, phase, slope, depth, shift, envelope, window, t, s, y, x, mode);
+        data[i].x = v.x;
+        data[i].y = v.z;
+        transfer[i] = v.y;
+    }
+}
+
+__global__ void modulate_parts(const float2* data, const float* phase, const float* slope, const float* depth,
+                               const float* shift, const float* envelope, const unsigned char* visible, float* out,
+                               int n, int t, int s, int mode)
+{
+    int sh = s / 2 + 1;
+    long long plane = (long long)n * t * sh, odd = 3 * plane * sh;
+    EACH(i, plane * sh) {
+        int x = i % sh, y = i / plane;
+        long long window = i / sh % (n * t);
+        float3 a = {0.f, 0.f, 0.f}, b = {0.f, 0.f, 0.f};
+        if (visible[window]) {
+            a = modulated(data, phase, slope, depth, shift, envelope, window, t, s, y, x, mode);
+            if (y != 0 && y != s / 2)
+                b = modulated(data, phase, slope, depth, shift, envelope, window, t, s, s - y, x, mode);
         }
-        float factor = envelope[sample], ctf = 1.f;
-        if (mode != 2) {
-            float cycles = phase[sample] + depth[window] * slope[y * sh + x];
-            ctf = -sinpif(2.f * (cycles - rintf(cycles)));
-            if (mode == 1) factor *= ctf;
-            else if (ctf < 0.f) factor = -factor;
+        float sign = (x + y) % 2 ? -1.f : 1.f;
+        float sums[3] = {sign * (a.x + b.x), a.y + b.y, sign * (a.z + b.z)};
+        float differences[3] = {sign * (a.x - b.x), a.y - b.y, sign * (a.z - b.z)};
+        for (int c = 0; c < 3; ++c) {
+            long long place = (3LL * y + c) * plane + window * sh + x;
+            out[place] = sums[c];
+            out[odd + place] = y != 0 && y != s / 2 ? differences[c] : 0.f;
         }
-        transfer[i] = factor * (mode == 1 ? factor : ctf);
-        int ky = y < (s + 1) / 2 ? y : y - s;
-        float turn = 2.f * (shift[2 * window] * ky + shift[2 * window + 1] * x) / s, sine, cosine;
-        sincospif(turn, &sine, &cosine);
-        float2 v = data[i];
-        data[i].x = factor * (v.x * cosine - v.y * sine);
-        data[i].y = factor * (v.x * sine + v.y * cosine);
+    }
+}
+
+__global__ void join_parts(const float* parts, const float* sign, const float* mask, float2* data, float* transfer,
+                           int windows, int b)
+{
+    int bh = b / 2 + 1;
+    long long plane = (long long)windows * bh, odd = 3 * plane * bh;
+    EACH(i, (long long)windows * b * bh) {
+        int x = i % bh, y = i / bh % b, k = y <= b / 2 ? y : b - y;
+        long long window = i / ((long long)b * bh), place = 3 * plane * k + window * bh + x;
+        float side = y <= b / 2 ? 1.f : -1.f, s = sign[y * bh + x];
+        data[i].x = s * (parts[place] + side * parts[odd + place]);
+        transfer[i] = mask[y * bh + x] * (parts[place + plane] + side * parts[odd + place + plane]);
+        data[i].y = s * (parts[place + 2 * plane] + side * parts[odd + place + 2 * plane]);
     }
 }
 
@@ -278,9 +331,9 @@ __global__ void resample(const float* images, const double* origin, const double
         int ly = (int)floor(y), lx = (int)floor(x);
         out[i] = 0.f;
         if (ly < 1 || ly >= h - 2 || lx < 1 || lx >= w - 2) continue;
-        float wy[TAPS], wx[TAPS], sum = 0.f;
-        kernel_weights(table, (y - ly) * precision, precision, wy);
-        kernel_weights(table, (x - lx) * precision, precision, wx);
+        float sum = 0.f;
+        const float* wy = table + TAPS * (int)((y - ly) * precision + 0.5);
+        const float* wx = table + TAPS * (int)((x - lx) * precision + 0.5);
         const float* p = images + ((i / ((long long)n_u * n_v)) * h + ly - 1) * (long long)w + lx - 1;
         for (int a = 0; a < TAPS; a++, p += w)
             sum += wy[a] * (wx[0] * p[0] + wx[1] * p[1] + wx[2] * p[2] + wx[3] * p[3]);

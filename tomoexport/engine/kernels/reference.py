@@ -71,6 +71,57 @@ def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
     return (factor * (factor if mode == 1 else ctf)).astype(np.float32)
 
 
+def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
+    """As `modulate`, split into what is even and what is odd along y, with the origin on the centre of the windows.
+
+    Parameters
+    ----------
+    data : ndarray `(N, T, S, S//2+1)` complex64
+        rfft2 of the windows; may be changed.
+    phase, slope, depth, shift, envelope, visible, mode
+        As `modulate`.
+
+    Returns
+    -------
+    ndarray `(2, S//2+1, 3, N, T, S//2+1)` float32
+        Sum and difference of the values at ky and -ky (once where the two are the same), for ky from 0 to S//2; of
+        the data's real part, the transfer, and the data's imaginary part.
+    """
+    s = data.shape[2]
+    half = s // 2
+    transfer = modulate(data, phase, slope, depth, shift, envelope, visible, mode)
+    k = np.arange(s)
+    centred = data * np.where((k[:, None] + k[:half + 1]) % 2, -1, 1)
+    planes = np.stack([centred.real, transfer, centred.imag]).transpose(3, 0, 1, 2, 4)  # (S, 3, N, T, S//2+1)
+    out = np.zeros((2, half + 1) + planes.shape[1:], np.float32)
+    out[0] = planes[:half + 1]
+    mate = planes[:half:-1]
+    out[0, 1:half] += mate
+    out[1, 1:half] = planes[1:half] - mate
+    return out
+
+
+def join_parts(parts, sign, mask):
+    """Undo the split of `modulate_parts`, after each part has been transformed on its own.
+
+    Parameters
+    ----------
+    parts : ndarray `(2, b//2+1, 3, N, T, b//2+1)` float32
+        Even and odd parts, of real part, transfer and imaginary part.
+    sign, mask : ndarray `(b, b//2+1)` float32
+        Factors of data and transfer.
+
+    Returns
+    -------
+    data : ndarray `(N, T, b, b//2+1)` complex64
+    transfer : ndarray `(N, T, b, b//2+1)` float32
+    """
+    half = parts.shape[1] - 1
+    even, odd = parts
+    planes = np.concatenate([even + odd, (even - odd)[half - 1:0:-1]]).transpose(1, 2, 3, 0, 4)
+    return ((planes[0] + 1j * planes[2]) * sign).astype(np.complex64), planes[1] * mask
+
+
 def circle(windows, radius, edge, size, rolled=False):
     """Level windows by what lies outside a circle, mask them with it, and crop them.
 
@@ -361,7 +412,7 @@ def resample(images, origin, step, table, out):
     step : ndarray `(2, 2)` float64
         Pixels yx per sample: `step[:, 0]` from one u to the next, `step[:, 1]` from one v to the next.
     table : ndarray `(P + 1, 4)` float32
-        Kernel weights as of `insert_slices`.
+        Kernel weights, row p those of a sample p/P of a pixel above pixel 0; the nearest row is taken.
     out : ndarray `(K, U, V)` float32
         Filled with the samples; 0 where the kernel's 4 x 4 pixels are not all in the image.
 
@@ -378,10 +429,7 @@ def resample(images, origin, step, table, out):
     inside = (lower[0] >= 1) & (lower[0] < h - 2) & (lower[1] >= 1) & (lower[1] < w - 2)
     weights = []
     for p, low in zip(place, lower):
-        position = (p - low) * precision
-        cell = np.minimum(position.astype(int), precision - 1)
-        part = (position - cell)[..., None]
-        weights.append(table[cell] * (1 - part) + table[cell + 1] * part)
+        weights.append(table[((p - low) * precision + 0.5).astype(int)].astype(np.float64))
     sums = np.zeros(out.shape)
     y, x = (np.where(inside, low, 1) for low in lower)
     for i in range(4):

@@ -59,6 +59,8 @@ def cases():
                                  rng.uniform(-1000, 1000, (n, t)).astype(np.float32),
                                  rng.uniform(-.5, .5, (n, t, 2)).astype(np.float32),
                                  rng.uniform(0, 1, (t,) + half).astype(np.float32), rng.random((n, t)) > .2, mode)))
+        out.append(("modulate_parts", (spectrum(),) + out[-1][1][1:]))
+    out.append(("join_parts", (normal(2, s // 2 + 1, 3, n, t, s // 2 + 1), normal(*half), normal(*half))))
     grid = grid_size(s)
     for count, magnification in ((1, 1.0), (n, 1.0), (1, 1.2)):
         planes = magnification * np.linalg.qr(rng.standard_normal((count, t, 3, 3)))[0][..., :2]

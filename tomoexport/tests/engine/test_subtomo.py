@@ -19,6 +19,7 @@ from tomoexport.engine.simulate import SimulatedSeries, make_series, project_til
 from tomoexport.engine.subtomo import (
     _spread,
     _to_real,
+    _within,
     exact_windows,
     padded_box,
     plan_subtomos,
@@ -54,7 +55,7 @@ def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu, axis):
     plan = plan_subtomos(geometry, None, box, box, 1.0, cpu)
     assert (plan.terms is None) == (axis != -90)
     if plan.terms:
-        volume = _spread(data.copy(), np.abs(data), plan, None, cpu, False)[0][0]
+        volume = _spread(data * _within(box), np.abs(data), plan, None, cpu, False)[0][0]
     else:
         kernels, table = implementation(cpu), kernel_table(box, grid)
         folded = kernels.fold_grid(kernels.insert_slices(data, np.abs(data), cells, table, grid), grid)
