@@ -35,6 +35,7 @@ from common import LIBRARIES, STANDARD, finish, machine, middle, run, standard_j
 
 from tomoexport.engine import pseudo
 from tomoexport.engine.backend import Backend, keep_freed_memory
+from tomoexport.engine.turn import turn_series
 from tomoexport.io import particlestar
 from tomoexport.jobs import reconstruct, series, subtomo
 from tomoexport.options import ReconstructOptions, SubtomoOptions
@@ -158,18 +159,18 @@ class Setup:
         return cls(tomograms=str(self.data / "tomograms.star"), output=str(self.scratch),
                    threads=self.args.worker_threads, device="cpu", **values)
 
-    def prepared(self, unit, options):
-        """What `jobs.series.prepare` gives for a unit; kept, so that the runs that are timed do not read."""
-        key = options.pixel_size, options.invert
+    def prepared(self, one, options, normalize=True, backend=None, progress=None, turn=None):
+        """What `jobs.series.prepare` gives for a series; kept, so that the runs that are timed do not read."""
+        key = options.pixel_size, options.invert, turn is None
         if key not in self._prepared:
-            self._prepared[key] = series.prepare(unit.series, options, True, self.backend)
+            self._prepared[key] = series.prepare(one, options, normalize, self.backend, turn=turn)
         return self._prepared[key]
 
     def execute(self, job, unit, options):
         """Carry out a job's unit with images that are prepared already; returns the folder that holds the files."""
         output = tempfile.mkdtemp(dir=self.scratch)
         options = replace(options, output=output)
-        job.prepare = lambda *_: self.prepared(unit, options)
+        job.prepare = self.prepared
         try:
             with open(os.devnull, "w") as nothing:
                 with redirect_stdout(nothing):  # progress
@@ -187,6 +188,11 @@ def image_cases(setup):
         n = min(setup.args.images, one.geometry.n_tilts)
         work = functools.partial(series.prepare, one.select(np.arange(n)), options, True, setup.backend)
         yield "to %g A" % pixel_size, work, n
+    options = setup.options(SubtomoOptions, pixel_size=PIXEL_SIZE, box=BOX)
+    turn, geometry, ctf = turn_series(one.geometry.select(np.arange(n)), None, PIXEL_SIZE)
+    work = functools.partial(series.prepare, replace(one.select(np.arange(n)), geometry=geometry, ctf=None), options,
+                             True, setup.backend, turn=turn)
+    yield "to %g A and turned, for sub-tomograms" % PIXEL_SIZE, work, n
 
 
 def subtomo_cases(setup):
@@ -201,16 +207,11 @@ def subtomo_cases(setup):
         yield ("box %d from %d" % (BOX, padded), functools.partial(setup.execute, subtomo, unit, options), len(chosen))
 
 
-def subtomo_transform(data, *_, **__):
-    """The stage of an rfft2 of windows: the second one belongs to the crop."""
-    return "transform" if data.shape[-1] > BOX else "crop"
-
-
 def pseudo_cases(setup):
     """RELION 5 pseudo-subtomograms of particles that all tilts show, in memory: 3D sums and 2D stacks."""
     options = setup.options(SubtomoOptions, pixel_size=PIXEL_SIZE, box=BOX, invert=False)
     unit = subtomo.plan(options).units[0]
-    stack, one, _ = setup.prepared(unit, options)
+    stack, one, _ = setup.prepared(unit.series, options)
     g = one.geometry
     chosen = np.flatnonzero(unit.work["seen"].all(axis=1))[:setup.args.particles]
     seen = g.project(unit.work["particles"].position[chosen])
@@ -264,29 +265,36 @@ OPERATIONS = {
             "scipy.fft:fft": "transform",
             ENGINE + "fourier:rescale_lengths": "lengths",
             ENGINE + "preprocess:fourier_rescale": "pad, crop, inverse",  # what it does beside transforms
+            ENGINE + "preprocess:low_frequencies": "pad, crop, inverse",
             "scipy.fft:irfft2": "pad, crop, inverse",
+            ENGINE + "preprocess:turn_image": "turn",
+            "scipy.fft:ifft": "turn",
+            "scipy.fft:irfft": "turn",
+            KERNELS + "resample": "turn",
             ENGINE + "preprocess:prepare_image": "scale, normalise",
-        }, ("read", "level, sd", "taper", "lengths", "transform", "pad, crop, inverse", "scale, normalise"),
-        totals={"all": (None, 100, 60)}),
+        }, ("read", "level, sd", "taper", "lengths", "transform", "pad, crop, inverse", "scale, normalise", "turn"),
+        totals={"reading and rescaling": (("read", "level, sd", "taper", "lengths", "transform", "pad, crop, inverse",
+                                           "scale, normalise", "rest"), 100, 60),
+                "all": (None, None, None)}),
     "subtomos": Operation(
         "Sub-tomogram and 3D CTF", "particle", subtomo_cases, {
             JOBS + "subtomo:plan_subtomos": "plan of the series",
             ENGINE + "subtomo:plan_visible": "plan of the series",
             KERNELS + "crop": "cut",
-            "scipy.fft:rfft2": subtomo_transform,
-            KERNELS + "modulate": "CTF",
+            "scipy.fft:rfft2": "transform",
+            KERNELS + "modulate_parts": "CTF",
             ENGINE + "subtomo:slices": "crop",  # what is left of it
-            "scipy.fft:irfft2": "crop",
-            KERNELS + "insert_slices": "insertion",
-            KERNELS + "fold_grid": "fold",
-            ENGINE + "subtomo:_to_real": "inverse transform",
-            JOBS + "subtomo:reconstruct_subtomos": "3D CTF",  # what is left of it
+            KERNELS + "join_parts": "crop",
+            KERNELS + "spread_rows": "gridding",
+            "scipy.fft:ifft": "inverse transform",
+            "scipy.fft:irfft": "inverse transform",
+            ENGINE + "subtomo:_spread": "window, 3D CTF",  # what is left of it
             JOBS + "subtomo:normalise_volume": "normalise",
             IO + "mrc:write": "write",
-        }, ("plan of the series", "cut", "transform", "CTF", "crop", "insertion", "fold", "inverse transform", "3D CTF",
-            "normalise", "write"), apart=("plan of the series",),
-        totals={"without normalising and writing": (("cut", "transform", "CTF", "crop", "insertion", "fold",
-                                                     "inverse transform", "3D CTF"), None, None),
+        }, ("plan of the series", "cut", "transform", "CTF", "crop", "gridding", "inverse transform",
+            "window, 3D CTF", "normalise", "write"), apart=("plan of the series",),
+        totals={"without normalising and writing": (("cut", "transform", "CTF", "crop", "gridding",
+                                                     "inverse transform", "window, 3D CTF"), None, None),
                 "all": (None, None, None)}),
     "pseudo": Operation(
         "RELION 5 pseudo-subtomogram", "particle", pseudo_cases, {

@@ -191,16 +191,22 @@ def extract_stacks(stack, plan, position_px, depth, visible, backend):
         Particle at pixel crop//2; on the device.
     """
     data, _ = _windows(stack, plan, position_px, depth, visible, backend)
-    data *= np.float32(1 / plan.binning)
-    return _circled(data, plan, plan.crop, backend)
+    return _circled(data, plan, plan.crop, 1 / plan.binning, backend)
 
 
-def _circled(data, plan, size, backend, rolled=False):
-    windows = backend.fft.irfft2(data, s=(plan.box, plan.box), axes=(2, 3), overwrite_x=True)
-    if plan.circle:
-        return implementation(backend).circle(windows, plan.crop / 2, EDGE, size, rolled)
-    first = plan.box // 2 - size // 2
-    return backend.xp.ascontiguousarray(windows[:, :, first:first + size, first:first + size])
+def _circled(data, plan, size, scale, backend, rolled=False):
+    """Windows of transforms, levelled and masked if the plan says so, cropped and scaled; others are not rolled."""
+    fft, b, first = backend.fft, plan.box, plan.box // 2 - size // 2
+    if not plan.circle:
+        windows = fft.irfft2(data, s=(b, b), axes=(2, 3), overwrite_x=True)
+        windows = windows[:, :, first:first + size, first:first + size] * np.float32(scale)
+        return windows
+    total = data[:, :, 0, 0].real.copy()
+    # Rows that the circle does not touch are not needed.
+    reach = min(plan.crop // 2 + 1, b // 2)
+    lines = fft.ifft(data, axis=2, overwrite_x=True)[:, :, b // 2 - reach:b // 2 + reach]
+    rows = fft.irfft(lines, n=b, axis=3)
+    return implementation(backend).circle(rows, total, plan.crop / 2, EDGE, size, rolled, scale)
 
 
 def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
@@ -230,18 +236,18 @@ def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
     if (visible != visible[0]).any():
         raise ValueError("particles of one call must be seen in the same tilts")
     data, weight = _windows(stack, plan, position_px, depth, visible, backend)
+    # Unitary transforms on both sides, RELION's own factor, and samples that count (c / b)^2.
+    share = np.float32((c / b) ** 2)
+    scale = share * np.float32(c ** 1.5 / b * (b / (c * np.sqrt(plan.binning))))
     if plan.circle:
-        data = backend.fft.rfft2(_circled(data, plan, b, backend, rolled=True), axes=(2, 3))
+        data = backend.fft.rfft2(_circled(data, plan, b, scale, backend, rolled=True), axes=(2, 3))
     else:
-        data *= backend.xp.asarray(centre_phase(b))
+        data *= backend.xp.asarray(scale * centre_phase(b))
     cells = np.ascontiguousarray(np.swapaxes(np.asarray(matrix, np.float64), -1, -2)) * (c / b)
     limit = np.where(visible[0], plan.limit, -1.0)
     cells = kernels.insert_linear(data, weight, backend.to_device(cells), backend.to_device(limit), c)
     grids, weight, count = kernels.fold_linear(cells, c)
     volumes = backend.fft.irfftn(grids, s=(c, c, c), axes=(1, 2, 3), overwrite_x=True)
-    # Unitary transforms on both sides, RELION's own factor, and samples that count (c / b)^2.
-    share = np.float32((c / b) ** 2)
-    volumes *= share * np.float32(c ** 1.5 / b * (b / (c * np.sqrt(plan.binning))))
     weight *= share
     count *= share
     return volumes, weight, count

@@ -98,7 +98,7 @@ def kernel_cases():
         "insert_slices": (spectrum(), normal(n, t, *half), planes, np.array(kernel_table(side, grid)), grid),
         "fold_grid": (normal(n, grid + 2 * HALO, grid + 2 * HALO, grid // 2 + 1 + 2 * HALO, 4), grid),
         "spread_rows": (normal(n, t * side, half[1]),) + spread_terms(normal(t, 2) / 2, side, grid)[:3] + (side // 2,),
-        "circle": (3 + normal(n, t, 20, 20), 8.0, 4.0, 16),
+        "circle": (3 + normal(n, t, 18, 20), 1e3 + normal(n, t), 8.0, 4.0, 16),
         "insert_linear": (spectrum(), normal(n, t, *half), planes, np.array([8.0, 6.5, 8]), 12),
         "fold_linear": (normal(n, 16, 16, 8, 4), 12),
         "weigh": (np.fft.rfft2(normal(12, 16)).astype(np.complex64),) + filters + (

@@ -211,20 +211,23 @@ def _join_parts(parts, sign, mask, data, transfer):
                     out[x] = (even[1, i, j, x] + side * odd[1, i, j, x]) * m[x]
 
 
-def circle(windows, radius, edge, size, rolled=False):
+def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
     """See `reference.circle`."""
-    out = np.empty(windows.shape[:2] + (size, size), np.float32)
-    _circle(windows, *_circular_mask(windows.shape[-1], float(radius), float(edge)), size // 2 if rolled else 0, out)
+    out = np.empty(rows.shape[:2] + (size, size), np.float32)
+    masks = _circular_masks(rows.shape[3], rows.shape[2], float(radius), float(edge), float(scale))
+    _circle(rows, total, *masks, size // 2 if rolled else 0, out)
     return out
 
 
 @lru_cache(maxsize=4)
-def _circular_mask(side, radius, edge):
-    """The mask; and a factor for each pixel that sums up to the mean of those outside."""
+def _circular_masks(side, count, radius, edge, scale):
+    """Rows of the mask and of what is inside it, 1 over the number of pixels outside."""
     axis = np.arange(side) - side // 2
     r = np.hypot(axis[:, None], axis)
-    mask = 0.5 + 0.5 * np.cos(np.pi * np.clip((r - radius + edge) / edge, 0, 1))
-    return mask.astype(np.float32), ((r > radius) / max((r > radius).sum(), 1)).astype(np.float32)
+    mask = scale * (0.5 + 0.5 * np.cos(np.pi * np.clip((r - radius + edge) / edge, 0, 1)))
+    rows = slice(side // 2 - count // 2, side // 2 - count // 2 + count)
+    share = np.float32(1 / max((r > radius).sum(), 1))
+    return mask[rows].astype(np.float32), (r <= radius)[rows].astype(np.float32), share
 
 
 @_jit_sums
@@ -238,16 +241,19 @@ def _weighted_sum(window, factor):
 
 
 @_jit
-def _circle(windows, mask, factor, roll, out):
-    n, t, s, _ = windows.shape
+def _circle(rows, total, mask, inside, share, roll, out):
+    n, t, count, s = rows.shape
     size = out.shape[-1]
-    first = s // 2 - size // 2
+    first, left = count // 2 - size // 2, s // 2 - size // 2
     for i in range(n):
         for j in range(t):
-            mean = _weighted_sum(windows[i, j], factor)
+            mean = share * (total[i, j] - _weighted_sum(rows[i, j], inside))
             for y in range(size):
-                row, m = windows[i, j, first + y, first:first + size], mask[first + y, first:first + size]
                 o = out[i, j, (y + size - roll) % size]
+                if first + y < 0 or first + y >= count:
+                    o[:] = 0
+                    continue
+                row, m = rows[i, j, first + y, left:left + size], mask[first + y, left:left + size]
                 head, tail = o[size - roll:], o[:size - roll]
                 for x in range(roll):
                     head[x] = (row[x] - mean) * m[x]

@@ -106,19 +106,20 @@ def join_parts(parts, sign, mask):
     return data, transfer
 
 
-def circle(windows, radius, edge, size, rolled=False):
+def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
     """See `reference.circle`."""
     run = runtime()
-    n, t, s, _ = windows.shape
+    n, t, count, s = rows.shape
     axis = run.xp.arange(s, dtype=np.float32) - s // 2
     r = run.xp.sqrt(axis[:, None] ** 2 + axis ** 2)
-    outside = (r > radius).astype(np.float32)
-    fall = run.xp.clip((r - np.float32(radius - edge)) / np.float32(edge), 0, 1)
-    mask = 0.5 + 0.5 * run.xp.cos(np.float32(np.pi) * fall)
-    mean = (windows * outside).sum(axis=(2, 3)) / run.xp.maximum(outside.sum(), np.float32(1))
+    part = slice(s // 2 - count // 2, s // 2 - count // 2 + count)
+    fall = run.xp.clip((r[part] - np.float32(radius - edge)) / np.float32(edge), 0, 1)
+    mask = np.float32(scale) * (0.5 + 0.5 * run.xp.cos(np.float32(np.pi) * fall))
+    inside = (rows * (r[part] <= radius)).sum(axis=(2, 3))
+    mean = (total - inside) / run.xp.maximum((r > radius).sum(), np.float32(1))
     out = run.xp.empty((n, t, size, size), np.float32)
-    run.launch("circle", out.size, windows, mask.astype(np.float32), mean.astype(np.float32), out, n * t, s, int(size),
-               int(size) // 2 if rolled else 0)
+    run.launch("circle", out.size, rows, mask.astype(np.float32), mean.astype(np.float32), out, n * t, count, s,
+               int(size), int(size) // 2 if rolled else 0)
     return out
 
 

@@ -103,14 +103,16 @@ __global__ void join_parts(const float* parts, const float* sign, const float* m
     }
 }
 
-__global__ void circle(const float* windows, const float* mask, const float* mean, float* out, int n, int s, int size,
-                       int roll)
+__global__ void circle(const float* rows, const float* mask, const float* mean, float* out, int n, int count, int s,
+                       int size, int roll)
 {
-    int first = s / 2 - size / 2;
+    int first = count / 2 - size / 2, left = s / 2 - size / 2;
     EACH(i, (long long)n * size * size) {
-        int x = (i % size + roll) % size + first, y = (i / size % size + roll) % size + first;
+        int x = (i % size + roll) % size + left, y = (i / size % size + roll) % size + first;
         long long window = i / ((long long)size * size);
-        out[i] = (windows[(window * s + y) * s + x] - mean[window]) * mask[y * s + x];
+        out[i] = 0.f;
+        if (y >= 0 && y < count)
+            out[i] = (rows[(window * count + y) * s + x] - mean[window]) * mask[y * s + x];
     }
 }
 

@@ -122,12 +122,15 @@ def join_parts(parts, sign, mask):
     return ((planes[0] + 1j * planes[2]) * sign).astype(np.complex64), planes[1] * mask
 
 
-def circle(windows, radius, edge, size, rolled=False):
+def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
     """Level windows by what lies outside a circle, mask them with it, and crop them.
 
     Parameters
     ----------
-    windows : ndarray `(N, T, S, S)` float32
+    rows : ndarray `(N, T, R, S)` float32
+        The R rows about row S//2 of windows with S rows; R even, all that the circle touches.
+    total : ndarray `(N, T)` float32
+        Sum of all pixels of each window.
     radius, edge : float
         Pixels, from pixel S//2: 1 up to `radius - edge`, then falling as a cosine to 0 at `radius`. The mean of what
         lies beyond `radius` is subtracted first.
@@ -135,20 +138,24 @@ def circle(windows, radius, edge, size, rolled=False):
         Side of the crop about pixel S//2, even.
     rolled : bool
         Bring the centre to pixel 0, so that transforms are about it.
+    scale : float
+        Factor on all values.
 
     Returns
     -------
     ndarray `(N, T, size, size)` float32
     """
-    s = windows.shape[-1]
+    n, t, count, s = rows.shape
     axis = np.arange(s) - s // 2
     r = np.hypot(axis[:, None], axis)
-    outside = windows[..., r > radius]
-    mean = outside.sum(axis=-1, dtype=np.float64) / max(outside.shape[-1], 1)
-    mask = 0.5 + 0.5 * np.cos(np.pi * np.clip((r - radius + edge) / edge, 0, 1))
-    first = s // 2 - size // 2
-    part = slice(first, first + size)
-    out = ((windows[..., part, part] - mean[..., None, None]) * mask[part, part]).astype(np.float32)
+    first = s // 2 - count // 2
+    inside = rows[..., r[first:first + count] <= radius].sum(axis=-1, dtype=np.float64)
+    mean = (total - inside) / max((r > radius).sum(), 1)
+    mask = scale * (0.5 + 0.5 * np.cos(np.pi * np.clip((r - radius + edge) / edge, 0, 1)))
+    out = np.zeros((n, t, s, s))
+    out[:, :, first:first + count] = (rows - mean[..., None, None]) * mask[first:first + count]
+    part = slice(s // 2 - size // 2, s // 2 - size // 2 + size)
+    out = out[..., part, part].astype(np.float32)
     return np.roll(out, (-(size // 2),) * 2, axis=(2, 3)) if rolled else out
 
 

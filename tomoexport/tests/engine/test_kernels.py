@@ -72,8 +72,9 @@ def cases():
         start = np.r_[0, np.cumsum(rng.integers(0, 4, 30))].astype(np.int32)
         out.append(("spread_rows", (normal(n, 7, length), start, rng.integers(0, 7, start[-1]).astype(np.int32),
                                     normal(start[-1]), used)))
-    out += [("circle", (3 + normal(n, t, 20, 20), radius, 4.0, size, rolled))
-            for radius, size, rolled in ((8.0, 16, False), (7.3, 20, True), (6.0, 14, True))]
+    out += [("circle", (3 + normal(n, t, rows, 20), 1e3 + normal(n, t), radius, 4.0, size, rolled, scale))
+            for rows, radius, size, rolled, scale in ((20, 8.0, 16, False, 1.0), (16, 7.3, 20, True, 2.5),
+                                                      (14, 6.0, 14, True, 1.0))]
     for count in (1, n):
         planes = np.ascontiguousarray(np.linalg.qr(rng.standard_normal((count, t, 3, 3)))[0][..., :2])
         out.append(("insert_linear", (spectrum(), normal(n, t, *half), planes * 0.75, np.array([8.0, 7.5, -1, 8, 3]),
