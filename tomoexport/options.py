@@ -78,6 +78,22 @@ def _memory():
                   high=1e6, advanced=True)
 
 
+def _shift(axis):
+    return option(0.0, "Shift along %s" % axis, "Move every particle by this along %s of the refined map, whose frame "
+                  "the particle's angles give (the tomogram's where there are none): the point of the map that lies "
+                  "there becomes the centre." % axis, unit="A", low=-1e5, high=1e5)
+
+
+def _first_tilts():
+    return option(0, "First N tilts by dose", "Use only the N tilts that were exposed first; 0 uses all.", low=0,
+                  high=100_000)
+
+
+def _min_tilts():
+    return option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and listed.", low=1,
+                  high=100_000)
+
+
 @dataclass(frozen=True)
 class SimulateOptions:
     """A data set with a known truth."""
@@ -143,14 +159,23 @@ class SubtomoOptions:
                       "it without aliasing; `check` shows how large.", unit="px", low=8, high=4096)
     diameter: float = option(0.0, "Particle diameter", "Extent of the particle; outside it the volumes are normalised. "
                              "0 takes 80 % of the box.", unit="A", low=0.0, high=1e5)
+    shift_x: float = _shift("x")
+    shift_y: float = _shift("y")
+    shift_z: float = _shift("z")
+    prerotate: bool = option(False, "Pre-rotate particles", "Turn volumes and 3D CTFs by the particles' orientations "
+                             "into the frame of the refined map: their plain sum is the map then, and the table's "
+                             "angles are 0.")
+    first_tilts: int = _first_tilts()
     hand: int = _hand()
     invert: bool = _invert()
     normalize_input: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation "
                                    "1 first.")
     normalize_output: bool = option(True, "Normalise sub-tomograms", "Bring the voxels outside the particle diameter "
                                     "to mean 0 and standard deviation 1, as RELION demands.")
-    min_tilts: int = option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and "
-                            "listed.", low=1, high=100_000)
+    sparse: bool = option(False, "Make 3D CTF sparse", "Set values of the 3D CTF below 0.01 to 0.", advanced=True)
+    min_tilts: int = _min_tilts()
+    relative_paths: bool = option(True, "Paths relative to STAR", "Paths in the particle table count from its folder, "
+                                  "so that the folder can be moved; otherwise they are absolute.")
     format: str = option("3.1", "STAR format", "Dialect of the output table. RELION 4 and 5 read either one with "
                          "--ctf3d_not_squared.", choices=("3.1", "3.0"))
     coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "

@@ -1,6 +1,6 @@
 """A set of particles: where they are, how they are turned, and everything else their table said."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -94,6 +94,30 @@ class ParticleSet:
         return ParticleSet(self.position[index], self.rotation[index], self.ts[index], self.ts_ids,
                            tuple(self.uid[i] for i in index),
                            {k: [v[i] for i in index] for k, v in self.extra.items()}, self.oriented)
+
+    def moved(self, shift):
+        """The particles with their centres moved, each in its own frame.
+
+        Parameters
+        ----------
+        shift : sequence of 3 float
+            Angstrom, xyz in the frame of the reference.
+
+        Returns
+        -------
+        ParticleSet
+            ``position + rotation shift``: the point of the reference that lay there is its centre now.
+        """
+        return replace(self, position=self.position + self.rotation @ np.asarray(shift, np.float64))
+
+    def prerotated(self):
+        """The particles as they lie in volumes that were turned into the reference's frame: without rotation.
+
+        Returns
+        -------
+        ParticleSet
+        """
+        return replace(self, rotation=np.broadcast_to(np.eye(3), self.rotation.shape))
 
     def in_series(self, ts_id):
         """The particles of one tilt series.

@@ -103,6 +103,26 @@ def _usable(series, needs_ctf, problems):
     return series.select(mask)
 
 
+def first_tilts(series, count):
+    """The views of a series that were exposed first.
+
+    Parameters
+    ----------
+    series : TiltSeries
+    count : int
+        How many, by dose; 0 keeps all.
+
+    Returns
+    -------
+    TiltSeries
+        In the order of the series.
+    """
+    if not count or count >= series.geometry.n_tilts:
+        return series
+    order = np.argsort(series.geometry.dose, kind="stable")
+    return series.select(np.sort(order[:count]))
+
+
 def prepare(series, options, normalize, backend, progress=None, turn=None):
     """Read and prepare the images of a series; images without contrast are left out.
 
@@ -189,7 +209,7 @@ def identity(series):
 # What says where files are or how fast to be, what a fingerprint has in another form (the positions), and what only
 # the table at the end depends on.
 _NO_SETTINGS = ("output", "device", "threads", "memory", "tomograms", "particles", "coordinates_pixel_size",
-                "normalized", "centre", "allow_loss", "star", "format")
+                "normalized", "centre", "allow_loss", "star", "format", "relative_paths")
 
 
 def settings(options):

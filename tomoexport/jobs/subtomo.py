@@ -32,12 +32,13 @@ from .memory import budget, workers_that_fit
 from .pipeline import Pipeline
 from .plan import PROCESS_BYTES, Plan, Problem, size, state
 from .progress import Progress
-from .series import identity, load, prepare, settings
+from .series import first_tilts, identity, load, prepare, settings
 
 WAITING = 2  # results per thread of the CPU that may wait to be written
 RING = 3  # buffers for results of a GPU: one is filled while others are written
 RING_BYTES = 256 << 20  # of one of them at most
 GPU_WRITERS = 4
+SPARSE = 0.01  # what is below in a sparse 3D CTF is 0
 CUDA_BYTES = 400 << 20  # of the host, for CuPy and the driver
 
 
@@ -91,12 +92,16 @@ def plan(options, only=None):
     devices = options.device.count(",") + 1  # that share memory and threads
     room, threads, short = budget(options) // devices, max(1, (options.threads or available_cores()) // devices), []
     if len(particles) and not particles.oriented:
-        problems.append(Problem("warning", options.particles, "it has no orientations",
+        problems.append(Problem("error", options.particles, "it has no orientations (rlnAngleRot, rlnAngleTilt, "
+                                "rlnAnglePsi) to rotate particles by", "Refine them first, or leave out --prerotate")
+                        if options.prerotate else
+                        Problem("warning", options.particles, "it has no orientations",
                                 "Averages will need them; the sub-tomograms do not"))
     for unit in units:
         if unit.error:
             continue
         own = particles.in_series(unit.name)
+        unit.series = first_tilts(unit.series, options.first_tilts)
         g = unit.series.geometry
         outside = int((np.abs(own.position) > np.array(g.volume_size) / 2).any(axis=1).sum())
         if outside:
@@ -123,6 +128,7 @@ def plan(options, only=None):
         unit.work = {"particles": own, "seen": seen, "kept": kept, "padded": padded, "source": source, "facts": {
             "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
             "CTF box": "%d px" % padded + (" from %d unbinned" % source if source else ""),
+            **({"tilts": "%d, by dose" % g.n_tilts} if options.first_tilts else {}),
             "hand": options.hand or g.hand}}
         voxels = options.box ** 3
         unit.disk_bytes = int(kept.sum()) * (voxels * (2 if options.float16 else 4)
@@ -162,9 +168,27 @@ def _protect(options, problems):
 
 
 def _read_particles(options, series, allow_loss=True):
-    return particlestar.read_particles(
+    """The particles as they are exported, shifted if asked to."""
+    particles, notes = particlestar.read_particles(
         options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
         normalized=options.normalized, centre=options.centre, allow_loss=allow_loss)
+    return particles.moved((options.shift_x, options.shift_y, options.shift_z)), notes
+
+
+def paths_in_table(options, names):
+    """Names of files as the table of particles gives them.
+
+    Parameters
+    ----------
+    options : SubtomoOptions
+    names : list of str
+        Relative to the output folder, which holds the table.
+
+    Returns
+    -------
+    list of str
+    """
+    return names if options.relative_paths else [os.path.abspath(os.path.join(options.output, n)) for n in names]
 
 
 def names(unit, options, count):
@@ -237,6 +261,8 @@ def execute(unit, options, backend):
     on_gpu = backend.on_gpu and kaiser_bessel
 
     def store(i, volume, transfer):
+        if options.sparse:
+            transfer = np.where(transfer < SPARSE, np.float32(0), transfer)
         if options.normalize_output and not on_gpu:
             normalise_volume(volume, radius)
         mrc.write(os.path.join(options.output, images[i]), volume, options.pixel_size, float16=options.float16)
@@ -246,7 +272,7 @@ def execute(unit, options, backend):
     workers = 1 if on_gpu else workers_that_fit(room, needs.shared, needs.worker, backend.threads)
     pipeline = Pipeline(store, GPU_WRITERS if on_gpu else workers, RING if on_gpu else WAITING * workers,
                         backend.activate)
-    projection = g.project(particles.position)
+    projection = g.project(particles.position, particles.rotation if options.prerotate else None)
     views = _Views(stack.position_px(projection.xy), (options.hand or g.hand) * projection.depth, projection.matrix,
                    seen)
     if kaiser_bessel:
@@ -263,7 +289,7 @@ def execute(unit, options, backend):
 
 def _turned(series, options):
     """The series with its images turned so that y of the volume is their x, if they can be, and the turn."""
-    if options.exact or options.interpolation == "trilinear":
+    if options.exact or options.prerotate or options.interpolation == "trilinear":
         return series, None
     turn, geometry, ctf = turn_series(series.geometry, series.ctf, options.pixel_size)
     return replace(series, geometry=geometry, ctf=ctf), turn
@@ -482,6 +508,8 @@ def collect(options, results):
             os.remove(star)  # of an earlier run; it names particles that this one did not export
         return out
     chosen = particles.select(np.array(kept))
+    if options.prerotate:
+        chosen = chosen.prerotated()
     entries = [entry[uid] for uid in chosen.uid]
     tilts = [e["tilts"] for e in entries]
     paths = [os.path.join(options.output, e["image"]) for e in entries]
@@ -493,8 +521,9 @@ def collect(options, results):
     report.tilts_per_particle(tilts, os.path.join(folder, "tilts_per_particle.png"))
     by_name = {s.ts_id: s for s in series}
     chosen = replace(chosen, extra=dict(chosen.extra, tomoexportVisibleTilts=[str(t) for t in tilts]))
+    named = paths_in_table(options, [e["image"] for e in entries] + [e["ctf"] for e in entries])
     subtomostar.write_subtomos(
-        star, chosen, [e["image"] for e in entries], [e["ctf"] for e in entries], options.pixel_size, options.box,
+        star, chosen, named[:len(entries)], named[len(entries):], options.pixel_size, options.box,
         {name: by_name[name].optics for name in counts}, style=options.format,
         centres={name: by_name[name].geometry.centre for name in counts},
         micrograph_names={name: name + ".tomostar" for name in counts})
