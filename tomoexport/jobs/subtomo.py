@@ -3,11 +3,9 @@
 import os
 import threading
 from dataclasses import dataclass, replace
-from math import ceil
 
 import numpy as np
 
-from ..engine.backend import available_cores
 from ..engine.fourier import fast_even
 from ..engine.gridding import grid_size
 from ..engine.normalise import normalise_volume, normalise_volumes
@@ -23,38 +21,21 @@ from ..engine.transfer import Fetched, transfers
 from ..engine.trilinear import reconstruct_trilinear, windows_at
 from ..engine.turn import turn_series
 from ..errors import InputError, UnitError
-from ..io import mrc, particlestar, subtomostar
-from ..io.manifest import fingerprint
+from ..io import mrc, subtomostar
 from ..io.paths import safe_stem
 from . import report
 from .batches import Batches
-from .memory import budget, workers_that_fit
+from .memory import workers_that_fit
+from .particles import RING, RING_BYTES, Needs, diameter, exported, paths_in_table, plan_particles
 from .pipeline import Pipeline
-from .plan import PROCESS_BYTES, Plan, Problem, size, state
+from .plan import PROCESS_BYTES, Problem, size
 from .progress import Progress
-from .series import first_tilts, identity, load, prepare, settings
+from .series import prepare
 
 WAITING = 2  # results per thread of the CPU that may wait to be written
-RING = 3  # buffers for results of a GPU: one is filled while others are written
-RING_BYTES = 256 << 20  # of one of them at most
 GPU_WRITERS = 4
 SPARSE = 0.01  # what is below in a sparse 3D CTF is 0
 CUDA_BYTES = 400 << 20  # of the host, for CuPy and the driver
-
-
-def diameter(options):
-    """Particle diameter: the option, or 80 % of the box.
-
-    Parameters
-    ----------
-    options : SubtomoOptions
-
-    Returns
-    -------
-    float
-        Angstrom.
-    """
-    return options.diameter or 0.8 * options.box * options.pixel_size
 
 
 def plan(options, only=None):
@@ -83,112 +64,28 @@ def plan(options, only=None):
     if diameter(options) >= options.box * options.pixel_size:
         raise InputError("--diameter", "%g A leaves nothing of the box of %g A outside the particle"
                          % (diameter(options), options.box * options.pixel_size), "Take a larger box")
-    series, units, problems = load(options, True, only)
-    _protect(options, problems)
-    # A job for some of the series only is a part of a run that was looked at as a whole.
-    particles, notes = _read_particles(options, series, options.allow_loss or only is not None)
-    problems += [Problem("warning", "particles", note) for note in notes]
-    out = Plan("subtomo", options, units, problems)
-    devices = options.device.count(",") + 1  # that share memory and threads
-    room, threads, short = budget(options) // devices, max(1, (options.threads or available_cores()) // devices), []
-    if len(particles) and not particles.oriented:
-        problems.append(Problem("error", options.particles, "it has no orientations (rlnAngleRot, rlnAngleTilt, "
-                                "rlnAnglePsi) to rotate particles by", "Refine them first, or leave out --prerotate")
-                        if options.prerotate else
-                        Problem("warning", options.particles, "it has no orientations",
-                                "Averages will need them; the sub-tomograms do not"))
-    for unit in units:
-        if unit.error:
-            continue
-        own = particles.in_series(unit.name)
-        unit.series = first_tilts(unit.series, options.first_tilts)
-        g = unit.series.geometry
-        outside = int((np.abs(own.position) > np.array(g.volume_size) / 2).any(axis=1).sum())
-        if outside:
-            problems.append(Problem("warning", unit.name, "%d of %d particles lie outside the tomogram"
-                                    % (outside, len(own)), "They are kept if enough tilts show them; check the pixel "
-                                    "size and the centre of the coordinates if this is unexpected"))
-        # A particle counts in a tilt where all of it is in the image.
-        seen = g.coverage(g.project(own.position).xy, diameter(options) / 2)
-        kept = seen.sum(axis=1) >= options.min_tilts
-        reach = float(np.abs(g.project(own.position).depth).max()) if len(own) else 0.0
-        h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
-        padded, needed = padded_box(options.box, unit.series.ctf, options.pixel_size, diameter(options), reach,
-                                    fast_even(max(h, w)))
-        source = None
-        if options.exact:
-            source, padded = exact_windows(padded, options.pixel_size / g.pixel_size)
-            h, w = g.image_shape
-        if needed > padded:
-            problems.append(Problem("warning", unit.name, "a box without CTF aliasing needs %d px, more than the image "
-                                    "has; %d px are used" % (needed, padded), "A larger pixel size needs less"))
-        if len(own) == 0:
-            problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
-        unit.inputs[options.particles] = state(options.particles)
-        unit.work = {"particles": own, "seen": seen, "kept": kept, "padded": padded, "source": source, "facts": {
-            "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
-            "CTF box": "%d px" % padded + (" from %d unbinned" % source if source else ""),
-            **({"tilts": "%d, by dose" % g.n_tilts} if options.first_tilts else {}),
-            "hand": options.hand or g.hand}}
-        voxels = options.box ** 3
-        unit.disk_bytes = int(kept.sum()) * (voxels * (2 if options.float16 else 4)
-                                             + 4 * options.box ** 2 * (options.box // 2 + 1))
-        needs = memory_needs(unit, options)
-        unit.work["room"] = room
-        if needs.least > room:
-            short.append((needs.least, unit.name))
-        workers = workers_that_fit(room, needs.shared, needs.worker, threads)
-        if workers < threads and not needs.on_gpu:
-            unit.work["facts"]["threads"] = "%d of %d, for want of memory" % (workers, threads)
-        out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
-        unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
-                                       own.position.tolist(), own.rotation.tolist())
-    if short:
-        least, name = max(short)
-        needed = ceil(100 * devices * least / 1e9) / 100
-        problems.append(Problem("error", name, "one sub-tomogram at a time needs %s of memory, %s are allowed" % (
-            size(devices * least), size(devices * room)), "Allow --memory %g if the computer has as much, or take a "
-            "smaller box or a larger pixel size" % needed))
-    total = sum(int(u.work["kept"].sum()) for u in units if not u.error)
-    if units and not total and not all(u.error for u in units):
-        reasons = ", ".join("%s: %d in the table, %d seen in at least %d tilts" % (
-            u.name, len(u.work["particles"]), u.work["kept"].sum(), options.min_tilts) for u in units if not u.error)
-        problems.append(Problem("error", options.particles, "no particle can be exported (%s)" % reasons,
-                                "Check the pixel size and the centre of the coordinates, and the names of the series"))
-    return out
+    return plan_particles("subtomo", options, only, lambda *unit: _describe(options, *unit),
+                          "--prerotate" if options.prerotate else "")
 
 
-def _protect(options, problems):
-    """Refuse to write the table over one that is read."""
-    target = os.path.join(options.output, options.star)
-    for given in (options.particles, options.tomograms):
-        if options.output and os.path.exists(target) and os.path.exists(given) and os.path.samefile(target, given):
-            problems.append(Problem("error", target, "it is an input and would be overwritten",
-                                    "Choose another --output folder or another --star"))
-
-
-def _read_particles(options, series, allow_loss=True):
-    """The particles as they are exported, shifted if asked to."""
-    particles, notes = particlestar.read_particles(
-        options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
-        normalized=options.normalized, centre=options.centre, allow_loss=allow_loss)
-    return particles.moved((options.shift_x, options.shift_y, options.shift_z)), notes
-
-
-def paths_in_table(options, names):
-    """Names of files as the table of particles gives them.
-
-    Parameters
-    ----------
-    options : SubtomoOptions
-    names : list of str
-        Relative to the output folder, which holds the table.
-
-    Returns
-    -------
-    list of str
-    """
-    return names if options.relative_paths else [os.path.abspath(os.path.join(options.output, n)) for n in names]
+def _describe(options, unit, reach, problems):
+    """Boxes, room on disk and in memory of a tilt series; see `plan_particles`."""
+    g = unit.series.geometry
+    h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
+    padded, needed = padded_box(options.box, unit.series.ctf, options.pixel_size, diameter(options), reach,
+                                fast_even(max(h, w)))
+    source = None
+    if options.exact:
+        source, padded = exact_windows(padded, options.pixel_size / g.pixel_size)
+    if needed > padded:
+        problems.append(Problem("warning", unit.name, "a box without CTF aliasing needs %d px, more than the image "
+                                "has; %d px are used" % (needed, padded), "A larger pixel size needs less"))
+    unit.work.update(padded=padded, source=source)
+    unit.work["facts"]["CTF box"] = "%d px" % padded + (" from %d unbinned" % source if source else "")
+    voxels = options.box ** 3
+    unit.disk_bytes = int(unit.work["kept"].sum()) * (voxels * (2 if options.float16 else 4)
+                                                      + 4 * options.box ** 2 * (options.box // 2 + 1))
+    return memory_needs(unit, options)
 
 
 def names(unit, options, count):
@@ -398,45 +295,6 @@ def _trilinear(unit, options, stack, series, views, pipeline):
     return compute
 
 
-@dataclass(frozen=True)
-class Needs:
-    """Memory that the export of a tilt series takes, bytes.
-
-    Attributes
-    ----------
-    shared : int
-        Process, images, and what all particles have in common.
-    reader : int
-        What a thread takes that reads an image; gone before the rest begins.
-    worker : int
-        What a thread takes that makes sub-tomograms, with its results that wait to be written; on a GPU, what the
-        ring of buffers takes with one particle in each.
-    result : int
-        A sub-tomogram and its 3D CTF.
-    on_gpu : bool
-        A GPU is insisted on.
-    """
-
-    shared: int
-    reader: int
-    worker: int
-    result: int
-    on_gpu: bool
-
-    @property
-    def least(self):
-        """Without which nothing can be made."""
-        return self.shared + max(self.reader, self.worker)
-
-    def peak(self, room, threads):
-        """What is taken of a budget by so many threads; auto may choose a GPU and take less."""
-        readers, workers = (workers_that_fit(room, self.shared, n, threads) for n in (self.reader, self.worker))
-        making = workers * self.worker
-        if self.on_gpu:
-            making = max(self.worker, min(room - self.shared, RING * RING_BYTES))
-        return self.shared + max(readers * self.reader, making)
-
-
 def memory_needs(unit, options):
     """Estimate the memory of one tilt series' export.
 
@@ -490,27 +348,17 @@ def collect(options, results):
         ``star``: path of the table, None if no particle is left; ``kept``: number; ``dropped``: a line for each
         particle that is not in it.
     """
-    series, _, _ = load(options, True)
-    particles, _ = _read_particles(options, series)
-    entry = {}
-    for r in results:
-        if r["status"] != "failed":
-            entry.update({p["uid"]: p for p in r["particles"]})
-    kept = [i for i, uid in enumerate(particles.uid) if uid in entry and entry[uid]["kept"]]
-    dropped = ["%s: %s" % (uid, entry[uid]["reason"] if uid in entry else "its tilt series failed")
-               for uid in particles.uid if uid not in entry or not entry[uid]["kept"]]
+    by_name, chosen, entries, dropped = exported(options, results)
     folder = os.path.join(options.output, "report")
     os.makedirs(folder, exist_ok=True)
-    out = {"star": None, "kept": len(kept), "dropped": dropped}
+    out = {"star": None, "kept": len(chosen), "dropped": dropped}
     star = os.path.join(options.output, options.star)
-    if not kept:
+    if not len(chosen):
         if os.path.exists(star):
             os.remove(star)  # of an earlier run; it names particles that this one did not export
         return out
-    chosen = particles.select(np.array(kept))
     if options.prerotate:
         chosen = chosen.prerotated()
-    entries = [entry[uid] for uid in chosen.uid]
     tilts = [e["tilts"] for e in entries]
     paths = [os.path.join(options.output, e["image"]) for e in entries]
     report.subtomo_montage(paths, os.path.join(folder, "montage.png"))
@@ -519,7 +367,6 @@ def collect(options, results):
         counts[name] = counts.get(name, 0) + 1
     report.particles_per_tomogram(counts, os.path.join(folder, "particles_per_tomogram.png"))
     report.tilts_per_particle(tilts, os.path.join(folder, "tilts_per_particle.png"))
-    by_name = {s.ts_id: s for s in series}
     chosen = replace(chosen, extra=dict(chosen.extra, tomoexportVisibleTilts=[str(t) for t in tilts]))
     named = paths_in_table(options, [e["image"] for e in entries] + [e["ctf"] for e in entries])
     subtomostar.write_subtomos(

@@ -139,6 +139,47 @@ def test_relion_reads_the_3_0_dialect_alike(data, right):
     assert np.corrcoef(relion_average(old)[inside], relion_average(right)[inside])[0, 1] > 0.9999
 
 
+SHIFT = (10.0, -15.0, 20.0)
+
+
+def displaced(phantom, shift):
+    """The phantom at other coordinates."""
+    return replace(phantom, centre=phantom.centre + np.array(shift)).volume(BOX, PIXEL)
+
+
+@pytest.mark.relion
+@pytest.mark.parametrize("prerotate", [False, True])
+def test_a_shift_moves_the_map_the_other_way(data, phantom, prerotate):
+    """In the frame of the map, whether volumes are pre-rotated or not."""
+    if not shutil.which("relion_reconstruct"):
+        pytest.skip("relion_reconstruct is not installed: apt-get install relion")
+    table = export(data, "shifted%d" % prerotate, prerotate=prerotate, **dict(zip(("shift_x", "shift_y", "shift_z"),
+                                                                                 SHIFT)))
+    found = relion_average(table)
+    right, still, wrong = (likeness(found, displaced(phantom, np.array(SHIFT) * sign), phantom) for sign in (-1, 0, 1))
+    print("moved by -s: CC %.4f; not moved: %.4f; by +s: %.4f" % (right, still, wrong))
+    assert right > 0.95 and max(still, wrong) < 0.5
+
+
+def test_prerotated_volumes_add_up_to_the_map(data, phantom):
+    """No angles: the sum of the volumes over that of the 3D CTFs, and even the sum alone."""
+    table = star.read(export(data, "prerotated", prerotate=True)).table("particles")
+    assert not any(table.float(name).any() for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi"))
+    folder = str(data / "prerotated")
+    total, weight = 0.0, 0.0
+    for image, ctf in zip(table.text("rlnImageName"), table.text("rlnCtfImage")):
+        total = total + mrc.read_volume(os.path.join(folder, image))[0].astype(np.float64)
+        weight = weight + mrc.read_volume(os.path.join(folder, ctf))[0]
+    known = phantom.volume(BOX, PIXEL)
+    restored = np.fft.irfftn(np.fft.rfftn(total) / np.maximum(weight, 0.05 * weight.max()), total.shape)
+    unturned = export(data, "unturned", prerotate=False, first_tilts=0)
+    table = star.read(unturned).table("particles")
+    plain = sum(mrc.read_volume(os.path.join(os.path.dirname(unturned), n))[0] for n in table.text("rlnImageName"))
+    found = [likeness(v, known, phantom) for v in (restored, total, plain)]
+    print("CC to the phantom: %.4f with the CTFs, %.4f the plain sum, %.4f that of volumes as they lie" % tuple(found))
+    assert found[0] > 0.95 and found[1] > 0.6 and found[2] < 0.3
+
+
 def quality(volume, phantom, pixel):
     """Mean FSC with the phantom from a quarter of Nyquist to 0.9 Nyquist."""
     n = len(volume)

@@ -1,0 +1,235 @@
+"""What all exports of particles have in common: which particles, which tilts show them, is there memory."""
+
+import os
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from ..engine.backend import available_cores
+from ..io import particlestar
+from ..io.manifest import fingerprint
+from .memory import budget, workers_that_fit
+from .plan import Plan, Problem, size, state
+from .series import first_tilts, identity, load, settings
+
+RING = 3  # buffers for results of a GPU: one is filled while others are written
+RING_BYTES = 256 << 20  # of one of them at most
+
+
+def diameter(options):
+    """Particle diameter: the option, or 80 % of the box.
+
+    Parameters
+    ----------
+    options : SubtomoOptions or SeriesOptions
+
+    Returns
+    -------
+    float
+        Angstrom.
+    """
+    return options.diameter or 0.8 * options.box * options.pixel_size
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Memory that the export of a tilt series takes, bytes.
+
+    Attributes
+    ----------
+    shared : int
+        Process, images, and what all particles have in common.
+    reader : int
+        What a thread takes that reads an image; gone before the rest begins.
+    worker : int
+        What a thread takes that makes one particle's output, with results that wait to be written; on a GPU, what the
+        ring of buffers takes with one particle in each.
+    result : int
+        What is written of a particle.
+    on_gpu : bool
+        A GPU is insisted on.
+    """
+
+    shared: int
+    reader: int
+    worker: int
+    result: int
+    on_gpu: bool
+
+    @property
+    def least(self):
+        """Without which nothing can be made."""
+        return self.shared + max(self.reader, self.worker)
+
+    def peak(self, room, threads):
+        """What is taken of a budget by so many threads; auto may choose a GPU and take less."""
+        readers, workers = (workers_that_fit(room, self.shared, n, threads) for n in (self.reader, self.worker))
+        making = workers * self.worker
+        if self.on_gpu:
+            making = max(self.worker, min(room - self.shared, RING * RING_BYTES))
+        return self.shared + max(readers * self.reader, making)
+
+
+def plan_particles(verb, options, only, describe, poses_for=""):
+    """Plan an export of particles.
+
+    Parameters
+    ----------
+    verb : str
+    options : SubtomoOptions or SeriesOptions
+    only : list of str or None
+        Names of the tilt series asked for; None for all.
+    describe : callable
+        ``describe(unit, reach, problems)`` completes a unit's ``work``, ``work["facts"]`` and ``disk_bytes`` and
+        returns its `Needs`; reach is how far particles lie above or below the tomogram's centre along the beam,
+        angstrom.
+    poses_for : str
+        The option for whose sake particles must have orientations, if they must.
+
+    Returns
+    -------
+    plan.Plan
+        A unit per tilt series, with its particles and the tilts that show them.
+
+    Raises
+    ------
+    InputError
+        If a table cannot be read.
+    """
+    series, units, problems = load(options, True, only)
+    _protect(options, problems)
+    # A job for some of the series only is a part of a run that was looked at as a whole.
+    particles, notes = read_particles(options, series, options.allow_loss or only is not None)
+    problems += [Problem("warning", "particles", note) for note in notes]
+    out = Plan(verb, options, units, problems)
+    devices = options.device.count(",") + 1  # that share memory and threads
+    room, threads, short = budget(options) // devices, max(1, (options.threads or available_cores()) // devices), []
+    if len(particles) and not particles.oriented:
+        cause = "it has no orientations (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)"
+        problems.append(Problem("error", options.particles, cause + " to rotate particles by",
+                                "Refine them first, or leave out " + poses_for) if poses_for else
+                        Problem("warning", options.particles, cause, "Averages will need them; the export does not"))
+    for unit in units:
+        if unit.error:
+            continue
+        own = particles.in_series(unit.name)
+        unit.series = first_tilts(unit.series, options.first_tilts)
+        g = unit.series.geometry
+        outside = int((np.abs(own.position) > np.array(g.volume_size) / 2).any(axis=1).sum())
+        if outside:
+            problems.append(Problem("warning", unit.name, "%d of %d particles lie outside the tomogram"
+                                    % (outside, len(own)), "They are kept if enough tilts show them; check the pixel "
+                                    "size and the centre of the coordinates if this is unexpected"))
+        # A particle counts in a tilt where all of it is in the image.
+        seen = g.coverage(g.project(own.position).xy, diameter(options) / 2)
+        kept = seen.sum(axis=1) >= options.min_tilts
+        reach = float(np.abs(g.project(own.position).depth).max()) if len(own) else 0.0
+        if len(own) == 0:
+            problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
+        unit.inputs[options.particles] = state(options.particles)
+        unit.work = {"particles": own, "seen": seen, "kept": kept, "room": room, "facts": {
+            "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
+            **({"tilts": "%d, by dose" % g.n_tilts} if options.first_tilts else {}),
+            "hand": options.hand or g.hand}}
+        needs = describe(unit, reach, problems)
+        if needs.least > room:
+            short.append((needs.least, unit.name))
+        workers = workers_that_fit(room, needs.shared, needs.worker, threads)
+        if workers < threads and not needs.on_gpu:
+            unit.work["facts"]["threads"] = "%d of %d, for want of memory" % (workers, threads)
+        out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
+        unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
+                                       own.position.tolist(), own.rotation.tolist())
+    if short:
+        least, name = max(short)
+        needed = ceil(100 * devices * least / 1e9) / 100
+        problems.append(Problem("error", name, "one particle at a time needs %s of memory, %s are allowed" % (
+            size(devices * least), size(devices * room)), "Allow --memory %g if the computer has as much, or take a "
+            "smaller box or a larger pixel size" % needed))
+    total = sum(int(u.work["kept"].sum()) for u in units if not u.error)
+    if units and not total and not all(u.error for u in units):
+        reasons = ", ".join("%s: %d in the table, %d seen in at least %d tilts" % (
+            u.name, len(u.work["particles"]), u.work["kept"].sum(), options.min_tilts) for u in units if not u.error)
+        problems.append(Problem("error", options.particles, "no particle can be exported (%s)" % reasons,
+                                "Check the pixel size and the centre of the coordinates, and the names of the series"))
+    return out
+
+
+def _protect(options, problems):
+    """Refuse to write the table over one that is read."""
+    target = os.path.join(options.output, options.star)
+    for given in (options.particles, options.tomograms):
+        if options.output and os.path.exists(target) and os.path.exists(given) and os.path.samefile(target, given):
+            problems.append(Problem("error", target, "it is an input and would be overwritten",
+                                    "Choose another --output folder or another --star"))
+
+
+def read_particles(options, series, allow_loss=True):
+    """The particles as they are exported, shifted if asked to.
+
+    Parameters
+    ----------
+    options : SubtomoOptions or SeriesOptions
+    series : list of TiltSeries
+        All that the table of tomograms names.
+    allow_loss : bool
+        Leave out particles without a tilt series.
+
+    Returns
+    -------
+    particles : ParticleSet
+    notes : list of str
+    """
+    particles, notes = particlestar.read_particles(
+        options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
+        normalized=options.normalized, centre=options.centre, allow_loss=allow_loss)
+    return particles.moved((options.shift_x, options.shift_y, options.shift_z)), notes
+
+
+def exported(options, results):
+    """The particles of a finished export, in the order of their table.
+
+    Parameters
+    ----------
+    options : SubtomoOptions or SeriesOptions
+    results : list of dict
+        Of all tilt series; each has ``particles``, a dict for each with ``uid``, ``kept`` and ``reason``.
+
+    Returns
+    -------
+    series : dict of str to TiltSeries
+    particles : ParticleSet
+        Those that are kept.
+    entries : list of dict
+        What was recorded of each of them.
+    dropped : list of str
+        A line for each of the others.
+    """
+    series, _, _ = load(options, True)
+    particles, _ = read_particles(options, series)
+    entry = {}
+    for r in results:
+        if r["status"] != "failed":
+            entry.update({p["uid"]: p for p in r["particles"]})
+    kept = [i for i, uid in enumerate(particles.uid) if uid in entry and entry[uid]["kept"]]
+    dropped = ["%s: %s" % (uid, entry[uid]["reason"] if uid in entry else "its tilt series failed")
+               for uid in particles.uid if uid not in entry or not entry[uid]["kept"]]
+    chosen = particles.select(np.array(kept, int))
+    return {s.ts_id: s for s in series}, chosen, [entry[uid] for uid in chosen.uid], dropped
+
+
+def paths_in_table(options, names):
+    """Names of files as the table of particles gives them.
+
+    Parameters
+    ----------
+    options : SubtomoOptions
+    names : list of str
+        Relative to the output folder, which holds the table.
+
+    Returns
+    -------
+    list of str
+    """
+    return names if options.relative_paths else [os.path.abspath(os.path.join(options.output, n)) for n in names]
