@@ -28,6 +28,8 @@ class ParticleSet:
         Columns of the source table as text, in their order, N values each.
     oriented : bool
         Whether the source gave orientations.
+    trajectory : trajectory.Trajectory or trajectory.TiltTrajectory, optional
+        How the particles move while their tilt series is exposed; ``position`` and ``rotation`` are its start.
 
     Raises
     ------
@@ -42,6 +44,7 @@ class ParticleSet:
     uid: tuple
     extra: dict = field(default_factory=dict)
     oriented: bool = True
+    trajectory: object = None
 
     def __post_init__(self):
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  frozen
@@ -55,6 +58,9 @@ class ParticleSet:
             if len(getattr(self, name)) != n:
                 raise InputError("particles", "%d %ss for %d positions" % (len(getattr(self, name)), name, n),
                                  "Give one per particle")
+        if self.trajectory is not None and len(self.trajectory) != n:
+            raise InputError("particles", "%d trajectories for %d positions" % (len(self.trajectory), n),
+                             "Give one per particle")
         for name, column in self.extra.items():
             if len(column) != n:
                 raise InputError("column %s" % name, "%d values for %d particles" % (len(column), n),
@@ -93,7 +99,8 @@ class ParticleSet:
         index = np.arange(len(self))[index]
         return ParticleSet(self.position[index], self.rotation[index], self.ts[index], self.ts_ids,
                            tuple(self.uid[i] for i in index),
-                           {k: [v[i] for i in index] for k, v in self.extra.items()}, self.oriented)
+                           {k: [v[i] for i in index] for k, v in self.extra.items()}, self.oriented,
+                           None if self.trajectory is None else self.trajectory.select(index))
 
     def moved(self, shift):
         """The particles with their centres moved, each in its own frame.
@@ -108,16 +115,19 @@ class ParticleSet:
         ParticleSet
             ``position + rotation shift``: the point of the reference that lay there is its centre now.
         """
-        return replace(self, position=self.position + self.rotation @ np.asarray(shift, np.float64))
+        return replace(self, position=self.position + self.rotation @ np.asarray(shift, np.float64),
+                       trajectory=None if self.trajectory is None else self.trajectory.moved(shift))
 
     def prerotated(self):
         """The particles as they lie in volumes that were turned into the reference's frame: without rotation.
+
+        What moved with the dose is in such volumes already: there is no trajectory.
 
         Returns
         -------
         ParticleSet
         """
-        return replace(self, rotation=np.broadcast_to(np.eye(3), self.rotation.shape))
+        return replace(self, rotation=np.broadcast_to(np.eye(3), self.rotation.shape), trajectory=None)
 
     def in_series(self, ts_id):
         """The particles of one tilt series.
