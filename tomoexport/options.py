@@ -84,16 +84,6 @@ def _shift(axis):
                   "there becomes the centre." % axis, unit="A", low=-1e5, high=1e5)
 
 
-def _first_tilts():
-    return option(0, "First N tilts by dose", "Use only the N tilts that were exposed first; 0 uses all.", low=0,
-                  high=100_000)
-
-
-def _min_tilts():
-    return option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and listed.", low=1,
-                  high=100_000)
-
-
 @dataclass(frozen=True)
 class SimulateOptions:
     """A data set with a known truth."""
@@ -144,8 +134,8 @@ class ReconstructOptions:
 
 
 @dataclass(frozen=True)
-class SubtomoOptions:
-    """Sub-tomograms, each with its 3D CTF."""
+class ParticleOptions:
+    """What all exports of particles ask for."""
 
     tomograms: str = _tomograms()
     particles: str = option("", "Particles STAR", "Particle table in any dialect of RELION 3, 4 and 5 or WarpTools.",
@@ -153,31 +143,26 @@ class SubtomoOptions:
     output: str = _output()
     star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
                        "folder, ending in .star.")
-    pixel_size: float = option(4.0, "Pixel size", "Pixel size of the sub-tomograms; any number not below that of the "
+    pixel_size: float = option(4.0, "Pixel size", "Pixel size of what is exported; any number not below that of the "
                                "images.", unit="A", low=0.01, high=1000.0)
-    box: int = option(64, "Box size", "Side of the sub-tomograms, even. The CTF is applied in a larger box that holds "
-                      "it without aliasing; `check` shows how large.", unit="px", low=8, high=4096)
-    diameter: float = option(0.0, "Particle diameter", "Extent of the particle; outside it the volumes are normalised. "
-                             "0 takes 80 % of the box.", unit="A", low=0.0, high=1e5)
+    box: int = option(64, "Box size", "Side of the sub-tomograms or windows, even. For volumes the CTF is applied in "
+                      "a larger box that holds it without aliasing; `check` shows how large.", unit="px", low=8, high=4096)
+    diameter: float = option(0.0, "Particle diameter", "Extent of the particle: it must lie in an image to be taken "
+                             "from it, and outside it volumes are normalised. 0 takes 80 % of the box.", unit="A",
+                             low=0.0, high=1e5)
     shift_x: float = _shift("x")
     shift_y: float = _shift("y")
     shift_z: float = _shift("z")
-    prerotate: bool = option(False, "Pre-rotate particles", "Turn volumes and 3D CTFs by the particles' orientations "
-                             "into the frame of the refined map: their plain sum is the map then, and the table's "
-                             "angles are 0.")
-    first_tilts: int = _first_tilts()
+    first_tilts: int = option(0, "First N tilts by dose", "Use only the N tilts that were exposed first; 0 uses all.",
+                              low=0, high=100_000)
     hand: int = _hand()
     invert: bool = _invert()
     normalize_input: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation "
                                    "1 first.")
-    normalize_output: bool = option(True, "Normalise sub-tomograms", "Bring the voxels outside the particle diameter "
-                                    "to mean 0 and standard deviation 1, as RELION demands.")
-    sparse: bool = option(False, "Make 3D CTF sparse", "Set values of the 3D CTF below 0.01 to 0.", advanced=True)
-    min_tilts: int = _min_tilts()
+    min_tilts: int = option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and "
+                            "listed.", low=1, high=100_000)
     relative_paths: bool = option(True, "Paths relative to STAR", "Paths in the particle table count from its folder, "
                                   "so that the folder can be moved; otherwise they are absolute.")
-    format: str = option("3.1", "STAR format", "Dialect of the output table. RELION 4 and 5 read either one with "
-                         "--ctf3d_not_squared.", choices=("3.1", "3.0"))
     coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
                                            "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
                                            high=1000.0)
@@ -187,18 +172,37 @@ class SubtomoOptions:
     allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
                               "the table of tomograms are left out and listed; otherwise they are an error.",
                               advanced=True)
+    float16: bool = option(False, "Half precision", "Write images as 16-bit floats (MRC mode 12), which RELION before "
+                           "version 4 cannot read.", advanced=True)
+    bad_pixels: str = _bad_pixels()
+    device: str = _device()
+    threads: int = _threads()
+    memory: float = _memory()
+
+
+@dataclass(frozen=True)
+class SubtomoOptions(ParticleOptions):
+    """Sub-tomograms, each with its 3D CTF."""
+
+    prerotate: bool = option(False, "Pre-rotate particles", "Turn volumes and 3D CTFs by the particles' orientations "
+                             "into the frame of the refined map: their plain sum is the map then, and the table's "
+                             "angles are 0.")
+    normalize_output: bool = option(True, "Normalise sub-tomograms", "Bring the voxels outside the particle diameter "
+                                    "to mean 0 and standard deviation 1, as RELION demands.")
+    sparse: bool = option(False, "Make 3D CTF sparse", "Set values of the 3D CTF below 0.01 to 0.", advanced=True)
+    format: str = option("3.1", "STAR format", "Dialect of the output table. RELION 4 and 5 read either one with "
+                         "--ctf3d_not_squared.", choices=("3.1", "3.0"))
     interpolation: str = option("kaiser-bessel", "Gridding", "How slices enter Fourier space; trilinear, twice "
                                 "oversampled, is what Warp does, slower and 9 times less accurate.",
                                 choices=("kaiser-bessel", "trilinear"), advanced=True)
     exact: bool = option(False, "Unbinned windows", "Cut the windows out of the images as they are and bin each one, "
                          "instead of binning every image once: slower, more memory, and the last few percent of "
                          "frequencies below Nyquist a little closer.", advanced=True)
-    float16: bool = option(False, "Half precision", "Write volumes as 16-bit floats (MRC mode 12), which RELION before "
-                           "version 4 cannot read.", advanced=True)
-    bad_pixels: str = _bad_pixels()
-    device: str = _device()
-    threads: int = _threads()
-    memory: float = _memory()
+
+
+@dataclass(frozen=True)
+class SeriesOptions(ParticleOptions):
+    """A series of tilt images per particle, dose-ascending, not CTF-corrected, with the pose of every image."""
 
 
 @dataclass(frozen=True)
@@ -215,7 +219,7 @@ class AverageOptions:
 
 
 VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
-         "average": AverageOptions}
+         "series": SeriesOptions,         "average": AverageOptions}
 
 
 def flag(name):

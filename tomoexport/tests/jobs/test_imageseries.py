@@ -1,0 +1,159 @@
+"""Image series of particles: what the table says of an image is what the image shows."""
+
+import os
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import scipy.fft
+
+from tomoexport.engine.ctf import Ctf, frequency_grid
+from tomoexport.engine.fourier import sphere
+from tomoexport.engine.phantom import Phantom, chiral_phantom
+from tomoexport.engine.poses import matrix_from_zyz
+from tomoexport.io import mrc, relion5, seriesstar, star
+from tomoexport.jobs import runner, simulate
+from tomoexport.jobs.imageseries import with_exposure
+
+PIXEL, BOX = 5.0, 52
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two series, both hands, x-tilt, astigmatism, little noise."""
+    folder = tmp_path_factory.mktemp("series")
+    runner.run({"verb": "simulate", "options": {"output": str(folder / "data"), "particles": 12, "noise": 0.3}})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    preset = simulate.PRESETS["demo"]
+    return chiral_phantom(preset["diameter"], preset["blobs"])
+
+
+def export(data, name, **options):
+    out = runner.run({"verb": "series", "options": dict(
+        {"tomograms": str(data / "data" / "tomograms.star"), "particles": str(data / "data" / "particles.star"),
+         "output": str(data / name), "pixel_size": PIXEL, "box": BOX, "diameter": 180.0, "threads": 2}, **options)})
+    return out["collected"]
+
+
+def images(folder, table):
+    """All images `(N, BOX, BOX)` in the order of the table."""
+    stacks, out = {}, []
+    for name in table.text("rlnImageName"):
+        number, path = name.split("@")
+        if path not in stacks:
+            stacks[path] = mrc.read_volume(os.path.join(folder, path))[0]
+        out.append(stacks[path][int(number) - 1])
+    assert sum(len(s) for s in stacks.values()) == len(out), "an image that no row names"
+    return np.array(out)
+
+
+@pytest.fixture(scope="module")
+def plain(data):
+    collected = export(data, "plain")
+    table = star.read(collected["star"]).table("")
+    return collected, table, images(str(data / "plain"), table)
+
+
+def test_the_table_has_the_columns_of_warp_in_order_of_dose(data, plain):
+    collected, table, _ = plain
+    assert tuple(table.columns) == seriesstar.COLUMNS and len(seriesstar.COLUMNS) == 20
+    assert collected["images"] == len(table) > 800 and collected["kept"] == 24
+    groups = np.array(table.text("rlnGroupName"))
+    dose = table.float("rlnCtfBfactor") / -4
+    for group in set(groups):
+        own = dose[groups == group]
+        assert (np.diff(own) > 0).all() and own[0] == pytest.approx(3.0)  # after the first exposure
+        numbers = [int(n.split("@")[0]) for n, g in zip(table.text("rlnImageName"), groups) if g == group]
+        assert numbers == list(range(1, len(own) + 1))
+    assert set(table.float("rlnRandomSubset")) == {1, 2}
+    tilt = np.rad2deg(np.arccos(table.float("rlnCtfScalefactor")))
+    assert tilt.max() > 55 and tilt[np.isclose(dose, 3.0)].max() < 10  # dose-symmetric, one series with x-tilt
+    sizes = {name.split("@")[1].split("_")[-1] for name in table.text("rlnImageName")}
+    assert sizes == {"%.2fA.mrcs" % PIXEL}
+
+
+def expected(table, row, phantom, optics):
+    """The image that a row promises: the phantom in that pose, projected, times the row's CTF."""
+    rotation = matrix_from_zyz(*(table.float("rlnAngle" + n)[row] for n in ("Rot", "Tilt", "Psi")))
+    turned = Phantom(phantom.centre @ rotation.T, phantom.sigma, phantom.weight)
+    projection = turned.volume(BOX, PIXEL).sum(axis=0)
+    ctf = Ctf(optics, *(table.float(n)[[row]] for n in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle",
+                                                        "rlnPhaseShift")))
+    values = ctf.values(*frequency_grid((BOX, BOX), PIXEL))[0]
+    return scipy.fft.irfft2(scipy.fft.rfft2(projection) * values, s=(BOX, BOX))
+
+
+def test_every_row_is_true_of_its_image(data, plain, phantom):
+    """Pose, sign of contrast, defocus at the particle's depth, centring: of early images of every particle."""
+    _, table, found = plain
+    optics = relion5.read_project(str(data / "data" / "tomograms.star"))[0].optics
+    early = np.flatnonzero(table.float("rlnCtfBfactor") > -4 * 7)
+    assert len(early) > 30
+    inside = sphere(BOX, 16, dtype=bool)[BOX // 2].astype(bool)
+    alike = np.array([np.corrcoef(found[r][inside], expected(table, r, phantom, optics)[inside])[0, 1] for r in early])
+    print("CC of images with what their rows promise: median %.3f, lowest %.3f" % (np.median(alike), alike.min()))
+    assert np.median(alike) > 0.9 and alike.min() > 0.7
+
+
+def test_coordinates_are_those_in_the_binned_image(data, plain):
+    _, table, _ = plain
+    series = {s.ts_id: s.geometry for s in relion5.read_project(str(data / "data" / "tomograms.star"))}
+    for name, g in series.items():
+        shape = np.array(g.image_shape[::-1]) * g.pixel_size / PIXEL
+        rows = [i for i, group in enumerate(table.text("rlnGroupName")) if group.startswith(name)]
+        xy = np.stack([table.float("rlnCoordinate" + a)[rows] for a in "XY"], -1)
+        assert (xy > 0).all() and (xy < shape).all() and np.ptp(xy, axis=0).min() > 20
+
+
+@pytest.mark.relion
+def test_relion_makes_the_particle_of_the_images(data, plain, phantom):
+    """RELION 3.1 with the column that it reads with the other sign set to 0."""
+    if not shutil.which("relion_reconstruct"):
+        pytest.skip("relion_reconstruct is not installed: apt-get install relion")
+    collected, table, _ = plain
+    columns = {c: table.text(c) for c in table.columns}
+    columns["rlnCtfBfactor"] = [0.0] * len(table)
+    folder = os.path.dirname(collected["star"])
+    star.write(os.path.join(folder, "relion.star"), [star.Table.from_columns("", columns)])
+    run = subprocess.run(["relion_reconstruct", "--i", "relion.star", "--o", "rec.mrc", "--ctf"], cwd=folder,
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout[-2000:]
+    made, known = mrc.read_volume(os.path.join(folder, "rec.mrc"))[0], phantom.volume(BOX, PIXEL)
+    inside = sphere(BOX, phantom.diameter / 2 / PIXEL, dtype=bool).astype(bool)
+    found = np.corrcoef(made[inside], known[inside])[0, 1]
+    print("RELION's reconstruction from image series: CC %.4f to the phantom" % found)
+    assert found > 0.93 and np.corrcoef(made[:, :, ::-1][inside], known[inside])[0, 1] < 0.6
+
+
+@pytest.mark.parametrize("options, same", [({"invert": False}, False), ({"first_tilts": 5}, None),
+                                           ({"shift_x": 20.0}, False), ({"float16": True}, False),
+                                           ({"relative_paths": False}, True), ({"hand": 1}, True)])
+def test_options_are_heard(data, plain, options, same):
+    """What each option must change, and what it must not."""
+    collected = export(data, "_".join(options), **options)
+    table = star.read(collected["star"]).table("")
+    found = images(str(data / "_".join(options)), table)
+    if "first_tilts" in options:
+        assert collected["images"] == 5 * 24 and table.float("rlnCtfBfactor").min() == pytest.approx(-4 * 15)
+        return
+    assert (found.shape == plain[2].shape and np.allclose(found, plain[2], atol=1e-6)) == same
+    if "invert" in options:
+        assert np.allclose(found, -plain[2], atol=1e-5)
+    if "float16" in options:
+        assert np.abs(found - plain[2]).max() < 0.01
+    if "relative_paths" in options:
+        assert all(os.path.isabs(n.split("@")[1]) for n in table.text("rlnImageName"))
+    if "hand" in options:  # of the first series it is -1
+        change = table.float("rlnDefocusU") - plain[1].float("rlnDefocusU")
+        first = np.array([g.startswith("TS_01") for g in table.text("rlnGroupName")])
+        assert np.abs(change[first]).max() > 50 and not change[~first].any()
+
+
+def test_dose_with_the_exposure():
+    assert np.allclose(with_exposure(np.array([6.0, 0.0, 3.0])), [9, 3, 6])
+    assert np.allclose(with_exposure(np.array([4.0])), [4])
