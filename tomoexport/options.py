@@ -146,7 +146,7 @@ class ParticleOptions:
     pixel_size: float = option(4.0, "Pixel size", "Pixel size of what is exported; any number not below that of the "
                                "images.", unit="A", low=0.01, high=1000.0)
     box: int = option(64, "Box size", "Side of the sub-tomograms or windows, even. For volumes the CTF is applied in "
-                      "a larger box that holds it without aliasing; `check` shows how large.", unit="px", low=8, high=4096)
+                      "a larger box that holds it without aliasing; `check` shows it.", unit="px", low=8, high=4096)
     diameter: float = option(0.0, "Particle diameter", "Extent of the particle: it must lie in an image to be taken "
                              "from it, and outside it volumes are normalised. 0 takes 80 % of the box.", unit="A",
                              low=0.0, high=1e5)
