@@ -1,10 +1,11 @@
-"""Particles from STAR files of RELION 3.0, 3.1, 4, 5 and WarpTools.
+"""Particles from STAR files of RELION 3.0, 3.1, 4, 5, WarpTools and M.
 
 What differs is the unit and the zero of the coordinates, and where pixel sizes stand; `dialect` tells them apart:
 
 =========  ======================================================  ==============================================
 dialect    recognised by                                           coordinates
 =========  ======================================================  ==============================================
+m          ``wrpCoordinateX1``                                     angstrom from the corner, sampled over dose
 relion5    ``rlnCenteredCoordinateXAngst``                         angstrom from the tomogram's centre
 warptools  ``rlnTomoName`` ending in ``.tomostar``                 particle pixels from the corner
 relion4    ``rlnTomoName``                                         tilt series pixels from the corner
@@ -23,7 +24,7 @@ import numpy as np
 from ..engine.particles import ParticleSet
 from ..engine.poses import matrix_from_zyz, zyz_from_matrix
 from ..errors import InputError
-from . import star
+from . import species, star
 
 CENTRED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
 CORNER = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
@@ -38,7 +39,8 @@ _STALE = _NAMES + (
     "rlnOpticsGroup", "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
     "rlnMagnification", "rlnDetectorPixelSize", "rlnPixelSize", "rlnTomoTiltSeriesPixelSize",
     "rlnCtfDataAreCtfPremultiplied")
-_STALE_PREFIXES = ("rlnCoordinate", "rlnCenteredCoordinate", "rlnOrigin", "rlnAngle", "rlnTomoSubtomogram", "rlnImage")
+_STALE_PREFIXES = ("rlnCoordinate", "rlnCenteredCoordinate", "rlnOrigin", "rlnAngle", "rlnTomoSubtomogram", "rlnImage",
+                   "wrpCoordinate", "wrpAngle")
 _SUFFIX = re.compile(r"(\.(tomostar|mrcs?|rec|st)|_\d+(\.\d+)?Apx)$")
 
 
@@ -63,7 +65,7 @@ def particle_table(path):
     source = star.read(path)
     optics = source.find("optics")
     table = next((block for block in source if block is not optics and not block.is_list
-                  and any(map(block.has, _NAMES + CENTRED + CORNER))), None)
+                  and (species.is_species(block) or any(map(block.has, _NAMES + CENTRED + CORNER)))), None)
     if table is None or len(table) == 0:
         raise InputError(path, "there are no particles in it", "Give a particle STAR file; the blocks are: %s"
                          % ", ".join("data_%s (%d rows)" % (block.name, len(block)) for block in source))
@@ -101,6 +103,8 @@ def dialect(path):
 
 
 def _dialect(table, optics):
+    if species.is_species(table):
+        return "m"
     if table.has(*CENTRED):
         return "relion5"
     if table.has("rlnTomoName"):
@@ -181,6 +185,8 @@ def origins(table, pixel_size=None):
 
 
 _PIXEL_REMEDY = "Give the pixel size of the coordinates, A"
+_SIZE_CAUSE = "its coordinates count from the corner of the tomogram, whose size it does not tell"
+_SIZE_REMEDY = "Give the tilt series as well"
 
 
 def rotations(table):
@@ -243,7 +249,7 @@ def match_names(names, ts_ids):
 
 
 def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized=False, centre="relion",
-                   tomogram_binning=None, name=None, allow_loss=True):
+                   tomogram_binning=None, name=None, allow_loss=True, sources=()):
     """Read particles and match them with tilt series.
 
     Parameters
@@ -252,7 +258,7 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
     series : sequence of TiltSeries, optional
         Needed for coordinates that are counted from the corner of the tomogram. Without it names stay as they are.
     coordinates_pixel_size : float, optional
-        Angstrom per pixel of coordinates counted from the corner; by default the table tells.
+        Angstrom per pixel of coordinates counted from the corner; by default the table tells. M's are in angstrom.
     normalized : bool
         Whether such coordinates run from 0 to 1 over the tomogram.
     centre : {'relion', 'imod'}
@@ -264,12 +270,14 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
         Tilt series of all particles, whatever the table says.
     allow_loss : bool
         Whether particles may name a tilt series that is not there; they are left out.
+    sources : sequence of str
+        M's ``.source`` files, if hashes and not names shall tell the tilt series of M's particles.
 
     Returns
     -------
     particles : ParticleSet
         Those whose tilt series is there. Shifts (rlnOrigin*) are in the positions, box orientations
-        (rlnTomoSubtomogram*) in the rotations; ``extra`` holds every column as it came in.
+        (rlnTomoSubtomogram*) in the rotations; ``extra`` holds every column as it came in. M's have a trajectory.
     problems : list of str
         Tomograms without tilt series and how many particles they have, and coordinates that occur more than once.
 
@@ -280,7 +288,7 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
         known.
     """
     table, optics = particle_table(path)
-    names = [name] * len(table) if name else tomogram_names(table)
+    names = [name] * len(table) if name else tomogram_names(table, sources)
     if series is None:
         ts_ids, problems = tuple(dict.fromkeys(names)), []
     else:
@@ -288,26 +296,34 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
         table, names, problems = _matched(path, table, names, ts_ids, allow_loss)
     index = {ts_id: i for i, ts_id in enumerate(ts_ids)}
     ts = np.array([index[ts_id] for ts_id in names])
-    if table.has(*CENTRED):
-        position = vectors(table, CENTRED)
+    trajectory = None
+    if species.is_species(table):
+        trajectory = species.trajectories(table, _half_extents(path, series)[ts])
+        position, rotation = trajectory.start
+        oriented = table.has(species.ANGLE[0] + "1")
     else:
-        position = _from_corner(path, table, _dialect(table, optics), ts, series, coordinates_pixel_size, normalized,
-                                centre, tomogram_binning)
-    box, particle = rotations(table)
-    position = position - np.einsum("nij,nj->ni", box, origins(table, coordinates_pixel_size))
+        if table.has(*CENTRED):
+            position = vectors(table, CENTRED)
+        else:
+            position = _from_corner(path, table, _dialect(table, optics), ts, series, coordinates_pixel_size,
+                                    normalized, centre, tomogram_binning)
+        box, particle = rotations(table)
+        position = position - np.einsum("nij,nj->ni", box, origins(table, coordinates_pixel_size))
+        rotation, oriented = box @ particle, any(map(table.has, ANGLE + _BOX_ANGLE))
     problems += _coinciding(position, names)
-    particles = ParticleSet(position, box @ particle, ts, ts_ids, particle_names(table, names),
-                            {column: table.text(column) for column in table.columns},
-                            any(map(table.has, ANGLE + _BOX_ANGLE)))
+    particles = ParticleSet(position, rotation, ts, ts_ids, particle_names(table, names),
+                            {column: table.text(column) for column in table.columns}, oriented, trajectory)
     return particles, problems
 
 
-def tomogram_names(table):
+def tomogram_names(table, sources=()):
     """The tomogram of each particle, as the table names it.
 
     Parameters
     ----------
     table : star.Table
+    sources : sequence of str
+        M's ``.source`` files, for M's particles.
 
     Returns
     -------
@@ -319,6 +335,8 @@ def tomogram_names(table):
     InputError
         If no column names them.
     """
+    if species.is_species(table):
+        return species.source_names(table, sources)
     column = next(filter(table.has, _NAMES), None)
     if column is None:
         raise InputError(table.where(), "no column names the tomograms: neither %s nor %s" % _NAMES,
@@ -368,14 +386,20 @@ def _matched(path, table, names, ts_ids, allow_loss):
     return table.select(rows), [match[names[row]] for row in rows], problems
 
 
+def _half_extents(path, series):
+    """Half the extent of each series' tomogram `(M, 3)`, angstrom: where Warp's coordinates have its centre."""
+    if series is None:
+        raise InputError(path, _SIZE_CAUSE, _SIZE_REMEDY)
+    return np.array([one.geometry.volume_size for one in series]) / 2
+
+
 def _from_corner(path, table, kind, ts, series, pixel_size, normalized, centre, binning):
     """Positions `(N, 3)` in angstrom from the tomogram centre, of coordinates counted from its corner."""
     if not table.has(*CORNER):
         raise InputError(table.where(), "it has neither the columns %s nor %s" % (CENTRED[0], CORNER[0]),
                          "Give a particle STAR file with coordinates")
     if series is None:
-        raise InputError(path, "its coordinates count from the corner of the tomogram, whose size it does not tell",
-                         "Give the tilt series as well")
+        raise InputError(path, _SIZE_CAUSE, _SIZE_REMEDY)
     geometries = [one.geometry for one in series]
     of_series = np.array([geometry.pixel_size for geometry in geometries])[ts]
     sizes = np.array([geometry.size_px for geometry in geometries])[ts]
@@ -417,6 +441,8 @@ def _coinciding(position, names):
 def kept_columns(columns):
     """Columns that stay true when particles get another position, orientation or image.
 
+    M's half sets get RELION's name.
+
     Parameters
     ----------
     columns : dict of str to sequence
@@ -425,7 +451,8 @@ def kept_columns(columns):
     -------
     dict
     """
-    return {name: values for name, values in columns.items()
+    renamed = {species.SUBSET: "rlnRandomSubset"} if "rlnRandomSubset" not in columns else {}
+    return {renamed.get(name, name): values for name, values in columns.items()
             if name not in _STALE and not name.startswith(_STALE_PREFIXES)}
 
 
