@@ -115,8 +115,21 @@ class ReconstructOptions:
     invert: bool = _invert()
     normalize: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation 1 "
                              "first.")
-    halves: bool = option(False, "Odd and even tilts too", "Also write one tomogram from every second tilt and one "
-                          "from the others, in the same pass, for denoising.")
+    halves: bool = option(False, "Odd and even tomograms too", "Also write a pair of tomograms that share no noise, "
+                          "for denoising.")
+    halves_by: str = option("tilts", "Odd and even of", "tilts: one from every second tilt and one from the others, in "
+                            "the same pass. frames: from the images of odd and even frames, where the tilt series "
+                            "names them.", choices=("tilts", "frames"))
+    deconvolve: bool = option(False, "Deconvolved version too", "Also write a version that is easier on the eye, in "
+                              "reconstruction/deconv; odd and even tomograms are written deconvolved only.")
+    deconv_strength: float = option(1.0, "Deconvolution strength", "Assumed signal at low frequencies: each unit is a "
+                                    "factor of 1000.", low=-10.0, high=10.0)
+    deconv_falloff: float = option(1.0, "Deconvolution falloff", "How quickly the assumed signal falls with frequency.",
+                                   low=0.0, high=100.0)
+    deconv_highpass: float = option(300.0, "Deconvolution high-pass", "Features larger than this are damped.", unit="A",
+                                    low=1.0, high=1e6)
+    full_voxels: bool = option(False, "Keep only fully covered voxels", "Set voxels that some tilt image does not show "
+                               "to 0. Not for template matching, which it would disturb.")
     ctf: str = option("phaseflip", "CTF correction", "none; phaseflip: correct the sign per slab of equal defocus; "
                       "wiener: the amplitude too.", choices=("phaseflip", "none", "wiener"))
     dose_weighting: bool = option(True, "Weight by dose", "Damp the high frequencies of late tilts by exp(-dose k^2) "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from ..errors import InputError, UnitError
 
 PROCESS_BYTES = 250 << 20  # interpreter, libraries, compiled kernels
+RESULTS = 2  # to be raised when the same inputs and options give other numbers, so that nothing older is kept
 
 
 @dataclass(frozen=True)

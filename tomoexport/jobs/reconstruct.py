@@ -7,20 +7,24 @@ from dataclasses import replace
 import numpy as np
 
 from ..engine.backend import Backend, available_cores
+from ..engine.coverage import keep_covered
+from ..engine.deconvolve import deconvolve, typical_defocus
 from ..engine.preprocess import rescaled_shape
 from ..engine.tomogram import GPU_THREADS, plan_tomogram, reconstruct_tomogram, tomogram_bytes
 from ..engine.weights import odd_even_groups
 from ..errors import InputError
 from ..io import mrc
-from ..io.manifest import fingerprint
+from ..io.manifest import Manifest, fingerprint
 from ..io.paths import safe_stem
 from . import report
 from .memory import budget
-from .plan import PROCESS_BYTES, Plan, Problem, size
+from .plan import PROCESS_BYTES, RESULTS, Plan, Problem, size, state
 from .progress import Progress
 from .series import identity, load, prepare, settings
 
 LABEL = "tomoexport reconstruct"
+#: Outputs that are made, and kept, together.
+GROUPS = {"tomogram": ("tomogram",), "halves": ("odd", "even"), "deconv": ("deconv",)}
 
 
 def plan(options, only=None):
@@ -42,15 +46,25 @@ def plan(options, only=None):
     InputError
         If the table of tomograms is not named or cannot be read.
     """
-    _, units, problems = load(options, options.ctf != "none", only)
+    if options.deconvolve and options.ctf == "wiener":
+        raise InputError("--deconvolve", "the Wiener filter of --ctf wiener has restored the amplitudes already",
+                         "Choose --ctf phaseflip, or leave one of the two out")
+    _, units, problems = load(options, options.ctf != "none" or options.deconvolve, only)
     out, room = Plan("reconstruct", options, units, problems), budget(options)
     for unit in units:
         if unit.error:
             continue
         unit.series = sized(unit.series, options)
         g = unit.series.geometry
+        if options.halves and options.halves_by == "frames":
+            if unit.series.odd is None or unit.series.even is None:
+                unit.error = Problem("failed", unit.name, "it names no images of odd and even frames "
+                                     "(rlnMicrographNameOdd, rlnMicrographNameEven)", "Use --halves-by tilts")
+                problems.append(unit.error)
+                continue
+            unit.inputs.update({path: state(path) for path, _ in unit.series.odd + unit.series.even})
         tomogram = plan_tomogram(g, options.pixel_size, None if options.ctf == "none" else unit.series.ctf)
-        volumes = 3 if options.halves else 1
+        volumes = 1 + 2 * options.halves + options.deconvolve
         unit.disk_bytes = 4 * volumes * int(np.prod(tomogram.shape))
         try:
             least, best, held = memory_bytes(unit.series, options, tomogram)
@@ -69,7 +83,7 @@ def plan(options, only=None):
             "tomogram": "%d x %d x %d voxels" % tomogram.shape[::-1], "pixel": "%g A" % options.pixel_size,
             "CTF": options.ctf, "slabs": tomogram.n_slabs, "hand": options.hand or g.hand},
             "room": max(room, least) - held}
-        if options.halves and g.n_tilts < 2:
+        if options.halves and options.halves_by == "tilts" and g.n_tilts < 2:
             problems.append(Problem("warning", unit.name, "it has one tilt: the even half is empty",
                                     "Switch the halves off for such series"))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series))
@@ -101,9 +115,15 @@ def memory_bytes(series, options, tomogram):
     # Reading needs an image with its transform in every thread; they are gone before the rest begins.
     reading = threads * 14 * int(np.prod(g.image_shape))
     least, best = tomogram_bytes(shape, g, None if options.ctf == "none" else series.ctf, tomogram,
-                                 Backend("cpu", threads=threads), 2 if options.halves and g.n_tilts > 1 else 1,
-                                 iterations(options))
-    return held + max(reading, least), held + max(reading, best), held
+                                 Backend("cpu", threads=threads), 1 + _by_tilts(options, g), iterations(options))
+    # Deconvolution has the whole volume, its transform and the filtered one, when the images are gone.
+    filtering = 13 * int(np.prod(tomogram.shape)) + PROCESS_BYTES if options.deconvolve else 0
+    return max(filtering, held + max(reading, least)), max(filtering, held + max(reading, best)), held
+
+
+def _by_tilts(options, geometry):
+    """Whether the halves are made in the same pass."""
+    return bool(options.halves and options.halves_by == "tilts" and geometry.n_tilts > 1)
 
 
 def iterations(options):
@@ -149,14 +169,39 @@ def outputs(unit, options):
     Returns
     -------
     dict of str to str
-        Path of ``tomogram``, and of ``odd`` and ``even`` if asked for.
+        Path of ``tomogram``, and of ``odd``, ``even`` and ``deconv`` if asked for.
     """
     folder = os.path.join(options.output, "reconstruction")
     name = "%s_%.2fApx.mrc" % (safe_stem(unit.name), options.pixel_size)
     out = {"tomogram": os.path.join(folder, name)}
     if options.halves:
         out.update({half: os.path.join(folder, half, name) for half in ("odd", "even")})
+    if options.deconvolve:
+        out["deconv"] = os.path.join(folder, "deconv", name)
     return out
+
+
+def output_keys(unit, options):
+    """What the outputs of a unit depend on, one by one, so that those that are there already can be kept.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : ReconstructOptions
+
+    Returns
+    -------
+    dict of str to str
+        Fingerprints of ``tomogram``, ``halves`` and ``deconv``.
+    """
+    values = settings(options)
+    filtering = [values.pop(name) for name in ("deconv_strength", "deconv_falloff", "deconv_highpass")]
+    wanted = {name: values.pop(name) for name in ("deconvolve", "halves", "halves_by")}
+    whole = fingerprint(RESULTS, values, identity(unit.series))
+    frames = [[path] + state(path) for path, _ in unit.series.odd + unit.series.even] if (
+        wanted["halves"] and wanted["halves_by"] == "frames") else []
+    return {"tomogram": whole, "deconv": fingerprint(whole, filtering),
+            "halves": fingerprint(whole, wanted["halves_by"], frames, filtering if wanted["deconvolve"] else None)}
 
 
 def execute(unit, options, backend):
@@ -179,35 +224,91 @@ def execute(unit, options, backend):
     UnitError
         If images cannot be used.
     """
-    stack, series, notes = prepare(unit.series, options, options.normalize, backend,
-                                   Progress(unit.name + " reading", unit.series.geometry.n_tilts, "tilts"))
+    tomogram, paths, series = unit.work["plan"], outputs(unit, options), unit.series
+    keys, manifest = output_keys(unit, options), Manifest(options.output)
+    files = {name: [paths[n] for n in names if n in paths] for name, names in GROUPS.items()}
+    missing = {name for name in GROUPS if files[name] and not manifest.done(_record(unit, name), keys[name])}
+    kept, notes = [name for name in GROUPS if files[name] and name not in missing], []
+    if kept:
+        notes.append("kept what is there of the same inputs and options: %s" % ", ".join(
+            os.path.relpath(f, options.output) for name in kept for f in files[name]))
+    if missing & {"tomogram", "halves"}:
+        notes += _reconstruct(unit, options, backend, paths, missing)
+    if options.deconvolve:
+        def filtered(source, target):
+            volume, _ = mrc.read_volume(source)
+            made = deconvolve(volume, options.pixel_size, series.ctf.optics,
+                              typical_defocus(series.ctf, series.geometry.tilt), options.deconv_strength,
+                              options.deconv_falloff, options.deconv_highpass, options.ctf != "none", backend.threads)
+            if options.full_voxels:
+                keep_covered(series.geometry, tomogram, 0, 0, [made])
+            mrc.write(target, made, options.pixel_size, label=LABEL + " deconvolved")
+
+        for name in ("odd", "even") if "halves" in missing else ():
+            filtered(paths[name], paths[name])
+        if "deconv" in missing:
+            filtered(paths["tomogram"], paths["deconv"])
+    for name in missing:
+        for path in files[name]:
+            report.thumbnail(path, path[:-4] + ".png")
+        manifest.record(_record(unit, name), keys[name], files[name])
+    picture = os.path.join(options.output, "report", safe_stem(unit.name) + "_slices.png")
+    os.makedirs(os.path.dirname(picture), exist_ok=True)
+    report.tomogram_slices(paths["tomogram"], options.pixel_size, picture)
+    return dict(paths, pixel_size=options.pixel_size, centre=tomogram.centre.tolist(), shape=list(tomogram.shape),
+                tilts=int(series.geometry.n_tilts), ctf=options.ctf, method=options.method, notes=notes,
+                report=picture, files=list(paths.values()))
+
+
+def _record(unit, name):
+    """How the manifest calls a part of a unit's outputs."""
+    return "%s, %s" % (unit.name, name)
+
+
+def _reconstruct(unit, options, backend, paths, missing):
+    """Write the tomogram and its halves, as far as they are missing; returns notes."""
+    notes = []
+    by_tilts = "halves" in missing and options.halves_by == "tilts"
+    if "tomogram" in missing or by_tilts:
+        wanted = [paths["tomogram"] if "tomogram" in missing else None]
+        wanted += [paths["odd"], paths["even"]] if by_tilts else []
+        notes += _one_pass(unit, unit.series, options, backend, wanted)
+    if "halves" in missing and not by_tilts:
+        for name in ("odd", "even"):
+            series = replace(unit.series, images=getattr(unit.series, name))
+            notes += _one_pass(unit, series, options, backend, [paths[name]], " %s frames" % name)
+    return notes
+
+
+def _one_pass(unit, series, options, backend, paths, what=""):
+    """Reconstruct a set of images: the tomogram, or with three paths also that of each half; None leaves one out."""
+    tomogram, group = unit.work["plan"], None
+    n_tilts = series.geometry.n_tilts
+    stack, series, notes = prepare(series, options, options.normalize, backend,
+                                   Progress(unit.name + what + " reading", n_tilts, "tilts"))
     g = series.geometry
-    tomogram = unit.work["plan"]
-    group = odd_even_groups(g.tilt, g.used) if options.halves else None
-    if options.halves and g.n_tilts < 2:
-        group = None
-    paths = outputs(unit, options)
-    progress = Progress(unit.name, tomogram.shape[1], "rows")
+    if len(paths) > 1 and g.n_tilts > 1:
+        group = odd_even_groups(g.tilt, g.used)
+    progress = Progress(unit.name + what, tomogram.shape[1], "rows")
     with ExitStack() as files:
-        writers = [files.enter_context(mrc.VolumeWriter(path, tomogram.shape, options.pixel_size, label=LABEL))
-                   for path in paths.values()]
+        writers = [path and files.enter_context(mrc.VolumeWriter(path, tomogram.shape, options.pixel_size, label=LABEL))
+                   for path in paths]
 
         def put(z, y, pieces):
-            if options.halves and len(pieces) == 1:  # a single tilt
-                pieces = [pieces[0], pieces[0], np.zeros_like(pieces[0])]
+            if len(writers) > len(pieces):  # a single tilt
+                pieces = [pieces[0], pieces[0].copy(), np.zeros_like(pieces[0])]
+            if options.full_voxels:
+                pieces = [np.array(piece) for piece in pieces]
+                keep_covered(g, tomogram, z, y, pieces)
             for writer, piece in zip(writers, pieces):
-                writer.put(z, piece, y)
+                if writer:
+                    writer.put(z, piece, y)
 
         reconstruct_tomogram(stack, g.replace(hand=options.hand or g.hand), series.ctf, tomogram, backend,
                              options.ctf, options.dose_weighting, group, progress, iterations(options),
                              unit.work["room"] // max(1, options.device.count(",") + 1), put)
     progress.finish()
-    picture = os.path.join(options.output, "report", safe_stem(unit.name) + "_slices.png")
-    os.makedirs(os.path.dirname(picture), exist_ok=True)
-    report.tomogram_slices(paths["tomogram"], options.pixel_size, picture)
-    return dict(paths, pixel_size=options.pixel_size, centre=tomogram.centre.tolist(),
-                shape=list(tomogram.shape), tilts=int(g.n_tilts), ctf=options.ctf, method=options.method, notes=notes,
-                report=picture, files=list(paths.values()))
+    return notes
 
 
 def collect(options, results):
