@@ -32,9 +32,9 @@ ORIGIN = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 ANGLE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _BOX_ANGLE = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 _GROUP, _SERIES_PIXEL, _IMAGE_PIXEL = "rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize"
-_NAMES = ("rlnTomoName", "rlnMicrographName")
+NAMES = ("rlnTomoName", "rlnMicrographName")
 # What a new position, orientation, name or image makes untrue; priors and offsets are relative to the old orientation.
-_STALE = _NAMES + (
+_STALE = NAMES + (
     "rlnTomoParticleName", "rlnTomoParticleId", "rlnCtfImage", "rlnReconstructImageName", "rlnTomoVisibleFrames",
     "rlnOpticsGroup", "rlnOpticsGroupName", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
     "rlnMagnification", "rlnDetectorPixelSize", "rlnPixelSize", "rlnTomoTiltSeriesPixelSize",
@@ -65,7 +65,7 @@ def particle_table(path):
     source = star.read(path)
     optics = source.find("optics")
     table = next((block for block in source if block is not optics and not block.is_list
-                  and (species.is_species(block) or any(map(block.has, _NAMES + CENTRED + CORNER)))), None)
+                  and (species.is_species(block) or any(map(block.has, NAMES + CENTRED + CORNER)))), None)
     if table is None or len(table) == 0:
         raise InputError(path, "there are no particles in it", "Give a particle STAR file; the blocks are: %s"
                          % ", ".join("data_%s (%d rows)" % (block.name, len(block)) for block in source))
@@ -337,9 +337,9 @@ def tomogram_names(table, sources=()):
     """
     if species.is_species(table):
         return species.source_names(table, sources)
-    column = next(filter(table.has, _NAMES), None)
+    column = next(filter(table.has, NAMES), None)
     if column is None:
-        raise InputError(table.where(), "no column names the tomograms: neither %s nor %s" % _NAMES,
+        raise InputError(table.where(), "no column names the tomograms: neither %s nor %s" % NAMES,
                          "Say which tilt series the particles belong to")
     return table.text(column)
 
