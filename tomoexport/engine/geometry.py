@@ -13,6 +13,9 @@ The projection of a point ``r`` in tilt ``t`` is::
     xy = L [R r]_xy + shift                     angstrom from the image centre, pixel N//2; L is 1 but for magnification
     depth = [R r]_z
     defocus(r) = defocus + hand * depth         hand as rlnTomoHand, +1 or -1
+
+A series may have a `deformation` (local alignment) in addition, which `TiltSeriesGeometry.project` honours.  What needs
+one matrix per tilt, whole tomograms above all, uses ``rotation``, ``matrix`` and ``shift``, the global alignment.
 """
 
 from dataclasses import dataclass, field, replace
@@ -88,7 +91,7 @@ class Projection:
         Angstrom from the image centre.
     depth : ndarray `(N, T)`
         Angstrom along the beam from the tomogram centre, in the frame of the tilt.
-    matrix : ndarray `(N, T, 2, 3)` or `(1, T, 2, 3)`
+    matrix : ndarray `(N, T, 2, 3)`, or `(1, T, 2, 3)` if it is the same for all points
         Image coordinates of a small displacement: ``d_xy = matrix @ d_r``.  The image frequency q of a tilt is the
         3D frequency ``matrix.T @ q``.
     """
@@ -128,6 +131,8 @@ class TiltSeriesGeometry:
         Degrees: rotation about x, applied before the tilt.
     magnification : ndarray `(T, 2, 2)`, optional
         Linear image distortion L; identity by default.
+    deformation : deformation.Deformation, optional
+        What moves and turns locally in addition; of the same tilts.
 
     Raises
     ------
@@ -148,6 +153,7 @@ class TiltSeriesGeometry:
     used: np.ndarray = None
     xtilt: np.ndarray = None
     magnification: np.ndarray = None
+    deformation: object = None
     rotation: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -180,6 +186,9 @@ class TiltSeriesGeometry:
             if len(bad):
                 raise InputError(self.ts_id, "%s of tilt %s is not a finite number"
                                  % (name, ", ".join(str(i + 1) for i in bad[:8])), "Correct the alignment table")
+        if self.deformation is not None and self.deformation.n_tilts != n:
+            raise InputError(self.ts_id, "deformation of %d tilts for %d" % (self.deformation.n_tilts, n),
+                             "Give one of the same tilts")
         if not self.pixel_size > 0:
             raise InputError(self.ts_id, "pixel size %g A" % self.pixel_size, "Give a pixel size above 0")
         if self.hand not in (1, -1):
@@ -245,8 +254,9 @@ class TiltSeriesGeometry:
         index = np.arange(self.n_tilts)[mask]
         if len(index) == 0:
             raise InputError(self.ts_id, "no tilt is left", "Include at least one view that has data and a CTF")
-        return replace(self, **{name: getattr(self, name)[index] for name in
-                                ("tilt", "axis", "shift", "dose", "acq_order", "used", "xtilt", "magnification")})
+        return replace(self, deformation=None if self.deformation is None else self.deformation.select(index),
+                       **{name: getattr(self, name)[index] for name in
+                          ("tilt", "axis", "shift", "dose", "acq_order", "used", "xtilt", "magnification")})
 
     def replace(self, **changes):
         """The series with other values of the named fields.
@@ -268,25 +278,33 @@ class TiltSeriesGeometry:
         return replace(self, **changes)
 
     def project(self, points, rotations=None):
-        """Project points.
+        """Project points, deformation included.
 
         Parameters
         ----------
-        points : ndarray `(N, 3)`
-            Angstrom, xyz from the tomogram centre.
-        rotations : ndarray `(N, 3, 3)`, optional
+        points : ndarray `(N, 3)` or `(N, T, 3)`
+            Angstrom, xyz from the tomogram centre; `(N, T, 3)` for points that are elsewhere in every tilt.
+        rotations : ndarray `(N, 3, 3)` or `(N, T, 3, 3)`, optional
             Frame of each particle; ``matrix`` of the result then takes displacements in that frame.
 
         Returns
         -------
         Projection
         """
-        points = np.asarray(points, np.float64).reshape(-1, 3)
-        turned = np.einsum("tij,nj->nti", self.rotation, points)
+        points = np.asarray(points, np.float64)
+        points = points if points.ndim == 3 else points.reshape(-1, 1, 3)
+        matrix, place = self.matrix[None], points
+        if self.deformation is not None:
+            place, local = self.deformation.displaced(points), self.deformation.rotation(points)
+            if local is not None:
+                matrix = self.magnification @ (local @ self.rotation)[..., :2, :]
+        turned = np.einsum("tij,ntj->nti", self.rotation, place)
         xy = np.einsum("tij,ntj->nti", self.magnification, turned[..., :2]) + self.shift
-        matrix = self.matrix[None]
+        if self.deformation is not None:
+            xy = self.deformation.moved(xy)
         if rotations is not None:
-            matrix = np.einsum("tij,njk->ntik", self.matrix, np.asarray(rotations, np.float64))
+            rotations = np.asarray(rotations, np.float64)
+            matrix = matrix @ (rotations if rotations.ndim == 4 else rotations[:, None])
         return Projection(xy, turned[..., 2], matrix)
 
     def coverage(self, xy, margin=0.0):

@@ -68,14 +68,18 @@ def turn_series(geometry, ctf, pixel_size):
     Returns
     -------
     turn : Turn or None
-        None if no turn in the image plane makes y run along x: with x-tilt or distorted images.
+        None if no turn in the image plane makes y run along x: with x-tilt or distorted images, or particles that
+        a deformation turns.
     geometry : TiltSeriesGeometry
     ctf : Ctf or None
         The same as before if there is no turn. Excluded tilts stay as they are.
     """
-    angle = ALONG_X - geometry.axis
+    angle, local = ALONG_X - geometry.axis, geometry.deformation
+    if local is not None and local.angle is not None:
+        return None, geometry, ctf
     turned = geometry.replace(axis=np.full(geometry.n_tilts, ALONG_X),
-                              shift=(rotation_z(angle)[:, :2, :2] @ geometry.shift[:, :, None])[:, :, 0])
+                              shift=(rotation_z(angle)[:, :2, :2] @ geometry.shift[:, :, None])[:, :, 0],
+                              deformation=None if local is None else local.turned(angle))
     if not runs_along_x(turned.matrix):
         return None, geometry, ctf
     h, w = (n * geometry.pixel_size for n in geometry.image_shape)
