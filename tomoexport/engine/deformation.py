@@ -11,7 +11,7 @@ The angles turn particles, not positions.  The movement is looked up where the p
 from 0 to 1 over the tilts as the grids' author numbered them, dose from 0 to 1 between the least and the largest dose.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -53,9 +53,9 @@ class Deformation:
     image_size: tuple
     image_centre: tuple
     volume_size: tuple
-    movement: tuple = None
-    warp: tuple = None
-    angle: tuple = None
+    movement: tuple = field(default=None, repr=False)
+    warp: tuple = field(default=None, repr=False)
+    angle: tuple = field(default=None, repr=False)
     turn: np.ndarray = None
 
     def __post_init__(self):
