@@ -40,6 +40,11 @@ def _tomograms():
     return option("", "Tomograms STAR", "RELION 5 tomograms.star that names the aligned tilt series.", kind="input")
 
 
+def _sizes():
+    return option("", "Tomograms STAR", "RELION 5 tomograms.star of the tilt series. Needed where coordinates count "
+                  "from the corner of the tomogram, whose size it tells.", kind="input")
+
+
 def _output():
     return option("", "Output folder", "Folder for everything that is written; made if absent.", kind="output")
 
@@ -151,8 +156,13 @@ class ParticleOptions:
     """What all exports of particles ask for."""
 
     tomograms: str = _tomograms()
-    particles: str = option("", "Particles STAR", "Particle table in any dialect of RELION 3, 4 and 5 or WarpTools.",
-                            kind="input")
+    particles: str = option("", "Particles STAR", "Particle table in any dialect of RELION 3, 4 and 5, WarpTools or "
+                            "M.", kind="input")
+    per_series: bool = option(False, "One particle file per tilt series", "The particle table is one of several that "
+                              "are called [series name]_suffix.star: the others are found beside it, and each holds "
+                              "the particles of its tilt series.")
+    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
+                         "told by their hashes and not by their names.", kind="input", advanced=True)
     output: str = _output()
     star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
                        "folder, ending in .star.")
@@ -231,8 +241,60 @@ class AverageOptions:
     threads: int = _threads()
 
 
+@dataclass(frozen=True)
+class IntersectOptions:
+    """Intersection of a particle set with another one: only old, both, only new."""
+
+    tomograms: str = _sizes()
+    old: str = option("", "Old particles", "Particle table in any dialect; what is written has its dialect, columns "
+                      "and, for particles in both sets, its poses.", kind="input")
+    new: str = option("", "New particles", "Particle table to compare with, in any dialect. Tilt series are matched by "
+                      "name, those of M by hash where both tables have it.", kind="input")
+    output: str = _output()
+    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
+                       "folder, ending in .star.")
+    only_old: bool = option(False, "Only old", "Keep particles of the old set that have no partner in the new one.")
+    both: bool = option(True, "In both", "Keep particles that are in both sets, with their old poses.")
+    only_new: bool = option(False, "Only new", "Add particles of the new set that have no partner in the old one, with "
+                            "their new poses.")
+    tolerance: float = option(10.0, "Tolerance", "Particles farther apart than this do not match; the histogram of "
+                              "distances helps to choose. 0 matches nothing: with only old and only new, that joins "
+                              "two sets.", unit="A", low=0.0, high=1e6)
+    matching: str = option("gated", "Matching", "gated: the least sum of distances, counted up to the tolerance. warp: "
+                           "M's way, the least sum of distances at first and then those within the tolerance, which "
+                           "loses some true pairs.", choices=("gated", "warp"), advanced=True)
+    sources: str = option("", "Tilt series", "Names, separated by commas, of the tilt series in which sets are "
+                          "compared; all if empty. In others, old particles count as only old and new ones are left "
+                          "out.")
+    old_pixel_size: float = option(0.0, "Pixel size of old coordinates", "For tables whose coordinates are pixels of an "
+                                   "unknown size; 0 takes it from the table.", unit="A", low=0.0, high=1000.0)
+    new_pixel_size: float = option(0.0, "Pixel size of new coordinates", "The same for the new set.", unit="A",
+                                   low=0.0, high=1000.0)
+    memory: float = _memory()
+
+
+@dataclass(frozen=True)
+class DuplicatesOptions:
+    """Removal of particles that were picked several times."""
+
+    tomograms: str = _sizes()
+    particles: str = option("", "Particles STAR", "Particle table in any dialect.", kind="input")
+    output: str = _output()
+    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
+                       "folder, ending in .star.")
+    distance: float = option(50.0, "Distance", "Of particles that are closer than this only the one with the best "
+                             "score is kept. 0 keeps all.", unit="A", low=0.0, high=1e6)
+    score: str = option("", "Score", "Column that says how good a particle is, more being better. Empty takes "
+                        "rlnAutopickFigureOfMerit, rlnMaxValueProbDistribution or rlnLogLikeliContribution, whichever "
+                        "is there first; none lets the position decide.")
+    coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
+                                           "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
+                                           high=1000.0)
+
+
 VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
-         "series": SeriesOptions,         "average": AverageOptions}
+         "series": SeriesOptions, "average": AverageOptions, "intersect": IntersectOptions,
+         "duplicates": DuplicatesOptions}
 
 
 def flag(name):

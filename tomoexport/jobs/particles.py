@@ -7,7 +7,7 @@ from math import ceil
 import numpy as np
 
 from ..engine.backend import available_cores
-from ..io import particlestar
+from ..io import particlefiles, particlestar
 from ..io.manifest import fingerprint
 from .memory import budget, workers_that_fit
 from .plan import Plan, Problem, size, state
@@ -98,7 +98,8 @@ def plan_particles(verb, options, only, describe, poses_for=""):
         If a table cannot be read.
     """
     series, units, problems = load(options, True, only)
-    _protect(options, problems)
+    tables = _own_tables(options, series)
+    _protect(options, tables, problems)
     # A job for some of the series only is a part of a run that was looked at as a whole.
     particles, notes = read_particles(options, series, options.allow_loss or only is not None)
     problems += [Problem("warning", "particles", note) for note in notes]
@@ -127,7 +128,8 @@ def plan_particles(verb, options, only, describe, poses_for=""):
         reach = float(np.abs(g.project(own.position).depth).max()) if len(own) else 0.0
         if len(own) == 0:
             problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
-        unit.inputs[options.particles] = state(options.particles)
+        unit.inputs.update((path, state(path)) for path in (tables.get(unit.name, options.particles), options.source)
+                           if path)
         unit.work = {"particles": own, "seen": seen, "kept": kept, "room": room, "facts": {
             "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
             **({"tilts": "%d, by dose" % g.n_tilts} if options.first_tilts else {}),
@@ -156,10 +158,17 @@ def plan_particles(verb, options, only, describe, poses_for=""):
     return out
 
 
-def _protect(options, problems):
+def _own_tables(options, series):
+    """The particle table of each tilt series, where each has its own."""
+    if not options.per_series:
+        return {}
+    return particlefiles.find_particle_files(options.particles, [one.ts_id for one in series]).files
+
+
+def _protect(options, tables, problems):
     """Refuse to write the table over one that is read."""
     target = os.path.join(options.output, options.star)
-    for given in (options.particles, options.tomograms):
+    for given in {options.particles, options.tomograms, *tables.values()}:
         if options.output and os.path.exists(target) and os.path.exists(given) and os.path.samefile(target, given):
             problems.append(Problem("error", target, "it is an input and would be overwritten",
                                     "Choose another --output folder or another --star"))
@@ -181,9 +190,11 @@ def read_particles(options, series, allow_loss=True):
     particles : ParticleSet
     notes : list of str
     """
-    particles, notes = particlestar.read_particles(
+    read = particlefiles.read_particle_files if options.per_series else particlestar.read_particles
+    particles, notes = read(
         options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
-        normalized=options.normalized, centre=options.centre, allow_loss=allow_loss)
+        normalized=options.normalized, centre=options.centre, allow_loss=allow_loss,
+        sources=[options.source] if options.source else ())
     return particles.moved((options.shift_x, options.shift_y, options.shift_z)), notes
 
 

@@ -209,7 +209,7 @@ def identity(series):
 # What says where files are or how fast to be, what a fingerprint has in another form (the positions), and what only
 # the table at the end depends on.
 _NO_SETTINGS = ("output", "device", "threads", "memory", "tomograms", "particles", "coordinates_pixel_size",
-                "normalized", "centre", "allow_loss", "star", "format", "relative_paths")
+                "normalized", "centre", "allow_loss", "star", "format", "relative_paths", "per_series", "source")
 
 
 def settings(options):
