@@ -266,8 +266,8 @@ class IntersectOptions:
     sources: str = option("", "Tilt series", "Names, separated by commas, of the tilt series in which sets are "
                           "compared; all if empty. In others, old particles count as only old and new ones are left "
                           "out.")
-    old_pixel_size: float = option(0.0, "Pixel size of old coordinates", "For tables whose coordinates are pixels of an "
-                                   "unknown size; 0 takes it from the table.", unit="A", low=0.0, high=1000.0)
+    old_pixel_size: float = option(0.0, "Pixel size of old coordinates", "For tables whose coordinates are pixels of "
+                                   "an unknown size; 0 takes it from the table.", unit="A", low=0.0, high=1000.0)
     new_pixel_size: float = option(0.0, "Pixel size of new coordinates", "The same for the new set.", unit="A",
                                    low=0.0, high=1000.0)
     memory: float = _memory()

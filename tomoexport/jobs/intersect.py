@@ -1,0 +1,199 @@
+"""Intersect a set of particles with another one: only old, both, only new, and any combination of them."""
+
+import os
+
+import numpy as np
+
+from ..engine.matching import match, nearest, pairs_within
+from ..errors import InputError
+from ..io import particlerows, particlestar, species
+from ..io.manifest import fingerprint
+from ..options import to_dict
+from . import histogram
+from .memory import budget
+from .plan import PROCESS_BYTES, Plan, Problem, Unit, size, state
+from .progress import Progress
+from .sets import grouped, protect, read, read_series, refuse_ambiguous, row_order
+
+_PAIR_BYTES, _CELL_BYTES = 200, 17  # of memory: per pair within the tolerance, per cell of a dense cost matrix
+SETS = ("only_old", "both", "only_new")
+
+
+def plan(options, only=None):
+    """Plan the intersection.
+
+    Parameters
+    ----------
+    options : IntersectOptions
+    only : list of str, optional
+        Not used: there is one unit.
+
+    Returns
+    -------
+    plan.Plan
+        One unit, 'intersect'.
+
+    Raises
+    ------
+    InputError
+        If a table is not named or cannot be read, a name may mean several tilt series, or no set is chosen.
+    """
+    if not any(getattr(options, name) for name in SETS):
+        raise InputError("--only-old, --both, --only-new", "none of the sets is chosen", "Choose at least one")
+    series = read_series(options)
+    old, old_notes = read("--old", options.old, series, options.old_pixel_size)
+    new, new_notes = read("--new", options.new, series, options.new_pixel_size, allow_loss=True)
+    problems = [Problem("warning", path, note) for path, notes in ((options.old, old_notes), (options.new, new_notes))
+                for note in notes]
+    problems += protect(options, [options.old, options.new, options.tomograms])
+    of_new = _same_sources(options, old, new)
+    sources = list(dict.fromkeys(old.names() + of_new))
+    ticked = _ticked(options, sources)
+    nobody = np.zeros(0, int)
+    of_old, of_other = grouped(old.names()), grouped(of_new)
+    groups = {name: (of_old.get(name, nobody), of_other.get(name, nobody)) for name in sources}
+    left_out = {name: len(g[1]) for name, g in groups.items() if name not in ticked and len(g[1])}
+    if left_out:
+        problems.append(Problem("warning", options.new, "%d particles are left out in tilt series that --sources does "
+                                "not name: %s" % (sum(left_out.values()), ", ".join(left_out))))
+    for text, which in (("only in the old set", 1), ("only in the new set", 0)):
+        alone = [name for name in ticked if not len(groups[name][which])]
+        if alone:
+            problems.append(Problem("warning", "tilt series " + text, ", ".join(alone), "Nothing there can match"))
+    needed = max(_needs(options, old.position[groups[name][0]], new.position[groups[name][1]]) for name in ticked)
+    if needed > budget(options):
+        problems.append(Problem("error", "--tolerance" if options.matching == "gated" else "--matching",
+                                "matching needs %s of memory, %s are allowed" % (size(needed), size(budget(options))),
+                                "Take a smaller tolerance" if options.matching == "gated" else "Use gated"))
+    unit = Unit("intersect", work=dict(old=old, new=new, of_new=of_new, groups=groups, ticked=ticked, series=series,
+                                       left_out=left_out, facts={
+                                           "old particles": len(old), "new particles": len(new),
+                                           "tilt series": "%d of %d" % (len(ticked), len(sources))}))
+    unit.inputs = {path: state(path) for path in (options.old, options.new, options.tomograms) if path}
+    unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "memory")},
+                                   unit.inputs)
+    unit.disk_bytes = os.path.getsize(options.old) * (1 + bool(options.only_new) * len(new) // len(old)) + 300_000
+    return Plan("intersect", options, [unit], problems,
+                memory_bytes=PROCESS_BYTES + needed + 20 * sum(os.path.getsize(p) for p in (options.old, options.new)))
+
+
+def _same_sources(options, old, new):
+    """The tilt series of each new particle, as the old set calls it where it has it: the same hash of M, or name."""
+    refuse_ambiguous(options.new, new.ts_ids, set(old.names()))
+    meant = particlestar.match_names(new.ts_ids, tuple(dict.fromkeys(old.names())))
+    if species.HASH in old.extra and species.HASH in new.extra:
+        known = {}
+        for value, name in zip(old.extra[species.HASH], old.names()):
+            known.setdefault(value, set()).add(name)
+        hashes = {name: value for value, name in zip(new.extra[species.HASH], new.names())}
+        meant.update((name, next(iter(known[value]))) for name, value in hashes.items()
+                     if value not in ("", "null") and len(known.get(value, ())) == 1)
+    return [meant.get(name, name) for name in new.names()]
+
+
+def _ticked(options, sources):
+    """The tilt series that take part."""
+    asked = [name.strip() for name in options.sources.split(",") if name.strip()]
+    meant = particlestar.match_names(asked, sources)
+    unknown = [name for name in asked if name not in meant]
+    if unknown:
+        raise InputError("--sources", "there is no tilt series %s" % ", ".join(unknown),
+                         "The names are: " + ", ".join(sources))
+    return [name for name in sources if not asked or name in meant.values()]
+
+
+def _needs(options, old, new):
+    """Bytes that matching in one tilt series takes."""
+    if options.matching == "warp":
+        return _CELL_BYTES * len(old) * len(new)
+    return _PAIR_BYTES * pairs_within(old, new, options.tolerance) if options.tolerance else 0
+
+
+def execute(unit, options, backend):
+    """Match the sets in each tilt series, and write the histogram and then the table.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : IntersectOptions
+    backend : Backend
+        Not used.
+
+    Returns
+    -------
+    dict
+        Plain values: ``counts`` of particles that are ``only_old``, ``both`` and ``only_new``; the same per tilt
+        series in ``series``; ``left_out`` of the new set, per tilt series; ``written``; ``star``; ``report``;
+        ``notes``; ``files``.
+
+    Raises
+    ------
+    InputError
+        If no particle is left.
+    """
+    old, new, groups, ticked = (unit.work[name] for name in ("old", "new", "groups", "ticked"))
+    partner, distance = np.full(len(old), -1), np.full(len(old), np.inf)
+    near = np.full(len(old), np.inf)
+    rank = row_order(old), row_order(new)
+    progress = Progress(unit.name, len(ticked), "tilt series")
+    for name in ticked:
+        a, b = groups[name]
+        found, distance[a] = match(old.position[a], new.position[b], options.tolerance, options.matching, rank[0][a],
+                                   rank[1][b])
+        partner[a[found >= 0]] = b[found[found >= 0]]
+        near[a] = nearest(old.position[a], new.position[b])[0]
+        progress()
+    progress.finish()
+    free = np.zeros(len(new), bool)
+    free[np.concatenate([groups[name][1] for name in ticked])] = True
+    free[partner[partner >= 0]] = False
+    both, free = partner >= 0, np.flatnonzero(free)
+    of_series = {}
+    for name in ticked:
+        a, b = groups[name]
+        pairs = int(both[a].sum())
+        of_series[name] = {"only_old": len(a) - pairs, "both": pairs, "only_new": len(b) - pairs}
+    counts = {"only_old": int((~both).sum()), "both": int(both.sum()), "only_new": len(free)}
+    files = _histogram(options, distance[both], near, counts)
+    rows = np.flatnonzero(both & options.both | ~both & options.only_old)
+    added = []
+    if options.only_new:
+        added = particlerows.made_rows(options.old, old, new.select(free), [unit.work["of_new"][i] for i in free],
+                                       unit.work["series"], options.old_pixel_size)
+    path = os.path.join(options.output, options.star)
+    if not len(rows) and not added:
+        raise InputError(path, "no particle is left: %s" % _counted(counts),
+                         "Choose other sets, or a tolerance that suits the histogram in %s" % files[0])
+    particlerows.write_rows(path, options.old, rows, added)
+    return {"counts": counts, "series": of_series, "left_out": unit.work["left_out"],
+            "written": len(rows) + len(added), "star": path, "report": files[1], "notes": [], "files": files + [path]}
+
+
+def _counted(counts):
+    return ", ".join("%d %s" % (n, name.replace("_", " ")) for name, n in counts.items())
+
+
+def _histogram(options, pairs, near, counts):
+    """Distances of the pairs, and from each old particle to the nearest new one as far as that helps to see."""
+    inside = near[near <= 3 * options.tolerance] if options.tolerance else near
+    return histogram.write(os.path.join(options.output, "report", "distances"), histogram.edges(pairs, inside),
+                           {"pairs": pairs, "nearest new particle": near}, _counted(counts),
+                           ("tolerance", options.tolerance))
+
+
+def collect(options, results):
+    """Say how many particles are in each set; nothing is left to do after the one unit.
+
+    Parameters
+    ----------
+    options : IntersectOptions
+    results : list of dict
+        As `execute` returned them.
+
+    Returns
+    -------
+    dict
+        ``star`` (path), ``only_old``, ``both``, ``only_new`` and ``written``, numbers.
+    """
+    result = results[0]
+    return dict(star=result["star"], **{name: result["counts"][name] for name in SETS}, written=result["written"])
