@@ -1,8 +1,12 @@
 """STAR files of particle image series, one row per image, as Warp 1.0.9 writes and tomoDRGN reads them."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from . import star
+from ..engine.poses import matrix_from_zyz
+from ..errors import InputError
+from . import particlestar, star
 
 #: The columns, in their order.
 COLUMNS = ("rlnMagnification", "rlnDetectorPixelSize", "rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast",
@@ -37,3 +41,72 @@ def write_image_series(path, rows, pixel_size):
               column("micrograph"), *xy.T, *angles.T, [-4.0 * d for d in column("dose")], column("scale"),
               column("subset"), column("group")]
     star.write(path, [star.Table.from_columns("", dict(zip(COLUMNS, values)))], comment=_NOTE)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSeries:
+    """M tilt images of particles, in the order of their table.
+
+    Attributes
+    ----------
+    group : list of str
+        The particle of each image.
+    image : list of str
+        ``number@stack``, as the table names it.
+    pixel_size : ndarray `(M,)`
+        Angstrom.
+    rotation : ndarray `(M, 3, 3)`
+        Takes the frame of the reference to that of the image, whose z is along the beam.
+    offset : ndarray `(M, 2)`
+        Angstrom: what moves the particle to the centre of its image (rlnOrigin*).
+    dose : ndarray `(M,)`
+        Electrons per square angstrom up to and including the exposure, -1/4 of rlnCtfBfactor.
+    tilt : ndarray `(M,)`
+        Degrees from the untilted view, without sign: the arc cosine of rlnCtfScalefactor.
+    extra : dict of str to list of str
+        All columns, as text.
+    """
+
+    group: list
+    image: list
+    pixel_size: np.ndarray
+    rotation: np.ndarray
+    offset: np.ndarray
+    dose: np.ndarray
+    tilt: np.ndarray
+    extra: dict
+
+
+def read_image_series(path):
+    """Read a table of particle image series: ours, Warp's, or one of 17 columns that tomoDRGN ships.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    ImageSeries
+
+    Raises
+    ------
+    InputError
+        If no block has images of particles, a column is missing, or a value is no finite number.
+    """
+    table = next((one for one in star.read(path) if one.has("rlnGroupName", "rlnImageName")), None)
+    if table is None or not len(table):
+        raise InputError(path, "there are no image series in it: rows with rlnGroupName and rlnImageName",
+                         "Give the table of an export of image series")
+    pixel_size = particlestar.image_pixel_size(table) if table.has("rlnMagnification") else (
+        table.float("rlnDetectorPixelSize"))
+    angles = particlestar.vectors(table, particlestar.ANGLE)
+    offset = particlestar.vectors(table, particlestar.ORIGIN[:2], 0.0) * pixel_size[:, None]
+    dose, scale = table.float("rlnCtfBfactor") / -4, table.float("rlnCtfScalefactor")
+    numbers = np.column_stack([pixel_size, angles, offset, dose, scale])
+    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
+    if len(bad):
+        raise InputError(table.where(bad[0]), "a number of the pose, the dose or the tilt is not finite",
+                         "Correct the row")
+    return ImageSeries(table.text("rlnGroupName"), table.text("rlnImageName"), pixel_size, matrix_from_zyz(*angles.T),
+                       offset, dose, np.rad2deg(np.arccos(np.clip(scale, -1, 1))),
+                       {column: table.text(column) for column in table.columns})
