@@ -199,7 +199,7 @@ def _average(movie, folders):
 
 
 def _header(path):
-    """Shape and pixel size of an image, each None if it is not known; `TiltSeries.check_files` reports what is wrong."""
+    """Shape and pixel size of an image, None if unknown; `TiltSeries.check_files` reports what is wrong with it."""
     try:
         header = mrc.read_header(path)
     except InputError:

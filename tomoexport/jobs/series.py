@@ -6,7 +6,7 @@ import numpy as np
 
 from ..engine.preprocess import prepare_stack
 from ..errors import InputError, UnitError
-from ..io import mrc, relion5
+from ..io import mrc, project
 from ..options import to_dict
 from .plan import Problem, Unit, state
 
@@ -36,8 +36,8 @@ def load(options, needs_ctf, only=None):
         If the table is not named or cannot be read. What is wrong with one series is that unit's ``error``.
     """
     if not options.tomograms:
-        raise InputError("--tomograms", "no file is given", "Name a RELION 5 tomograms.star")
-    series = relion5.read_project(options.tomograms)
+        raise InputError("--tomograms", "no file is given", "Name a RELION 5 tomograms.star, or Warp's XML")
+    series, tables = project.read_project(options.tomograms), project.tables(options.tomograms)
     units, problems = [], []
     names = [s.ts_id for s in series]
     for name in only or []:
@@ -53,7 +53,7 @@ def load(options, needs_ctf, only=None):
             _check_pixel_size(one, options.pixel_size)
             problems += [Problem("warning", one.ts_id, text) for text in (one.check_files() or [])]
             unit.series = _usable(one, needs_ctf, problems)
-            unit.inputs = {path: state(path) for path in [options.tomograms] + sorted(p for p, _ in unit.series.images)}
+            unit.inputs = {path: state(path) for path in tables + sorted(p for p, _ in unit.series.images)}
         except InputError as error:
             unit.error = Problem("failed", error.item, error.cause, error.remedy)
     return series, units, problems
@@ -202,6 +202,8 @@ def identity(series):
         numbers += [c.optics.voltage, c.optics.cs, c.optics.amplitude_contrast] + [
             v.tolist() for v in (c.defocus_u, c.defocus_v, c.angle, c.phase, c.bfactor)]
         numbers.append(None if c.scale is None else c.scale.tolist())
+    if g.deformation is not None:
+        numbers += g.deformation.numbers()
     files = [[os.path.abspath(path)] + state(path) for path in sorted({p for p, _ in series.images})]
     return [numbers, [s for _, s in series.images], files]
 
