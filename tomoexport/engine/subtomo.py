@@ -227,9 +227,9 @@ def _spread(data, weight, plan, matrix, backend, correct):
     crop = slice(g // 2 - half, g // 2 - half + b)
     real = fft.ifft(grids, axis=1, overwrite_x=True)[:, crop]
     real = fft.ifft(real, axis=2, overwrite_x=True)[:, :, crop]
-    real = fft.irfft(real, n=b, axis=3)  # zxy
-    volumes = xp.empty(real.shape, np.float32)
-    xp.multiply(real.swapaxes(2, 3), xp.asarray(deapodisation(b, g, (True, False, True))), out=volumes)
+    # From zxy to zyx on the way.
+    volumes = fft.irfft(real.swapaxes(2, 3), n=b, axis=2)
+    volumes *= xp.asarray(deapodisation(b, g, (True, False, True)))
     if not correct:
         return volumes, None
     grids = kernels.spread_rows(weight.reshape(n, t * b, bh), start, source, factor, half)

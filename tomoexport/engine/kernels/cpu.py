@@ -88,38 +88,50 @@ def _sine_of_cycles(x):
 
 
 @_jit
-def _modulate(data, phase, slope, depth, shift, envelope, visible, mode, transfer):
-    n, t, s, sh = data.shape
+def _modulate_window(data, phase, slope, dz, shift, envelope, mode, turn, transfer):
+    """One window; a turn of -1 brings the origin to its centre, one of 1 leaves it at pixel 0."""
+    s, sh = data.shape
     zero, one = np.float32(0), np.float32(1)
     cx, sx = np.empty(sh, np.float32), np.empty(sh, np.float32)
+    ty, tx = float(shift[0]) / s, float(shift[1]) / s
+    sign = 1
+    for x in range(sh):
+        cx[x] = sign * math.cos(2 * math.pi * tx * x)
+        sx[x] = sign * math.sin(2 * math.pi * tx * x)
+        sign *= turn
+    sign = 1
+    for y in range(s):
+        ky = y if y < (s + 1) // 2 else y - s
+        cy = np.float32(sign * math.cos(2 * math.pi * ty * ky))
+        sy = np.float32(sign * math.sin(2 * math.pi * ty * ky))
+        sign *= turn
+        row, out = data[y], transfer[y]
+        for x in range(sh):
+            factor = envelope[y, x]
+            ctf = one
+            if mode != 2:
+                ctf = -_sine_of_cycles(phase[y, x] + dz * slope[y, x])
+                if mode == 1:
+                    factor = factor * ctf
+                elif ctf < zero:
+                    factor = -factor
+            out[x] = factor * (factor if mode == 1 else ctf)
+            re, im = cx[x] * cy - sx[x] * sy, cx[x] * sy + sx[x] * cy
+            a, b = row[x].real, row[x].imag
+            row[x] = complex(factor * (a * re - b * im), factor * (a * im + b * re))
+
+
+@_jit
+def _modulate(data, phase, slope, depth, shift, envelope, visible, mode, transfer):
+    n, t = data.shape[:2]
     for i in range(n):
         for j in range(t):
-            if not visible[i, j]:
+            if visible[i, j]:
+                _modulate_window(data[i, j], phase[j], slope, depth[i, j], shift[i, j], envelope[j], mode, 1,
+                                 transfer[i, j])
+            else:
                 data[i, j] = 0
                 transfer[i, j] = 0
-                continue
-            dz = depth[i, j]
-            ty, tx = float(shift[i, j, 0]) / s, float(shift[i, j, 1]) / s
-            for x in range(sh):
-                cx[x] = math.cos(2 * math.pi * tx * x)
-                sx[x] = math.sin(2 * math.pi * tx * x)
-            for y in range(s):
-                ky = y if y < (s + 1) // 2 else y - s
-                cy, sy = np.float32(math.cos(2 * math.pi * ty * ky)), np.float32(math.sin(2 * math.pi * ty * ky))
-                row, out = data[i, j, y], transfer[i, j, y]
-                for x in range(sh):
-                    factor = envelope[j, y, x]
-                    ctf = one
-                    if mode != 2:
-                        ctf = -_sine_of_cycles(phase[j, y, x] + dz * slope[y, x])
-                        if mode == 1:
-                            factor = factor * ctf
-                        elif ctf < zero:
-                            factor = -factor
-                    out[x] = factor * (factor if mode == 1 else ctf)
-                    re, im = cx[x] * cy - sx[x] * sy, cx[x] * sy + sx[x] * cy
-                    a, b = row[x].real, row[x].imag
-                    row[x] = complex(factor * (a * re - b * im), factor * (a * im + b * re))
 
 
 def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
@@ -131,60 +143,36 @@ def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
 
 
 @_jit
-def _modulated_row(row, phase, slope, dz, envelope, mode, cx, sx, cy, sy, re, transfer, im):
-    zero, one = np.float32(0), np.float32(1)
-    for x in range(len(row)):
-        factor = envelope[x]
-        ctf = one
-        if mode != 2:
-            ctf = -_sine_of_cycles(phase[x] + dz * slope[x])
-            if mode == 1:
-                factor = factor * ctf
-            elif ctf < zero:
-                factor = -factor
-        transfer[x] = factor * (factor if mode == 1 else ctf)
-        c, s = factor * (cx[x] * cy - sx[x] * sy), factor * (cx[x] * sy + sx[x] * cy)
-        a, b = row[x].real, row[x].imag
-        re[x] = a * c - b * s
-        im[x] = a * s + b * c
-
-
-@_jit
 def _modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode, out):
     n, t, s, sh = data.shape
     half = s // 2
-    cx, sx = np.empty(sh, np.float32), np.empty(sh, np.float32)
-    own, mate = np.empty((3, sh), np.float32), np.empty((3, sh), np.float32)
+    transfer = np.empty((s, sh), np.float32)
     for i in range(n):
         for j in range(t):
             if not visible[i, j]:
                 out[:, :, :, i, j] = 0
                 continue
-            dz = depth[i, j]
-            ty, tx = float(shift[i, j, 0]) / s, float(shift[i, j, 1]) / s
-            for x in range(sh):
-                sign = 1 - 2 * (x % 2)
-                cx[x] = sign * math.cos(2 * math.pi * tx * x)
-                sx[x] = sign * math.sin(2 * math.pi * tx * x)
+            window = data[i, j]
+            _modulate_window(window, phase[j], slope, depth[i, j], shift[i, j], envelope[j], mode, -1, transfer)
             for y in range(half + 1):
-                sign = 1 - 2 * (y % 2)
-                ky = -y if y == half else y  # the Nyquist row is that of the negative frequency
-                cy = np.float32(sign * math.cos(2 * math.pi * ty * ky))
-                sy = np.float32(sign * math.sin(2 * math.pi * ty * ky))
-                _modulated_row(data[i, j, y], phase[j, y], slope[y], dz, envelope[j, y], mode, cx, sx, cy, sy,
-                               own[0], own[1], own[2])
+                even, odd = out[0, y], out[1, y]
+                own, w = window[y], transfer[y]
                 if y == 0 or y == half:
-                    for c in range(3):
-                        out[0, y, c, i, j] = own[c]
-                        out[1, y, c, i, j] = 0
-                    continue
-                _modulated_row(data[i, j, s - y], phase[j, s - y], slope[s - y], dz, envelope[j, s - y], mode, cx, sx,
-                               cy, -sy, mate[0], mate[1], mate[2])
-                for c in range(3):
-                    even, odd = out[0, y, c, i, j], out[1, y, c, i, j]
                     for x in range(sh):
-                        even[x] = own[c, x] + mate[c, x]
-                        odd[x] = own[c, x] - mate[c, x]
+                        even[0, i, j, x], even[1, i, j, x], even[2, i, j, x] = own[x].real, w[x], own[x].imag
+                    odd[:, i, j] = 0
+                    continue
+                mate, v = window[s - y], transfer[s - y]
+                even0, even2, odd0, odd2 = even[0, i, j], even[2, i, j], odd[0, i, j], odd[2, i, j]
+                for x in range(sh):
+                    even0[x] = own[x].real + mate[x].real
+                    odd0[x] = own[x].real - mate[x].real
+                    even2[x] = own[x].imag + mate[x].imag
+                    odd2[x] = own[x].imag - mate[x].imag
+                even1, odd1 = even[1, i, j], odd[1, i, j]
+                for x in range(sh):
+                    even1[x] = w[x] + v[x]
+                    odd1[x] = w[x] - v[x]
 
 
 def join_parts(parts, sign, mask):
