@@ -28,7 +28,7 @@ def data(tmp_path_factory):
     frames = {}
     for name in ("odd", "even"):
         frames[name] = str(folder / (name + ".mrcs"))
-        noise = rng.normal(0, images.std(), images.shape).astype(np.float32)
+        noise = rng.normal(0, 8 * images.std(), images.shape).astype(np.float32)
         mrc.write(frames[name], images + noise, pixel_size, "stack")
     first = replace(series[0], **{n: tuple((f, s) for _, s in series[0].images) for n, f in frames.items()})
     return relion5.write_project(str(folder / "frames"), [first] + series[1:], paths="absolute")
@@ -57,7 +57,7 @@ def test_names_are_warps_and_each_tomogram_has_a_thumbnail(plain):
             assert picture.size == shape[:0:-1] and picture.mode == "L"
             grey = np.array(picture)
         middle = grey[shape[1] // 4:-(shape[1] // 4), shape[2] // 4:-(shape[2] // 4)]
-        assert abs(middle.mean() - 127.5) < 6 and 30 < middle.std() < 55
+        assert abs(middle.mean() - 127.5) < 6 and 15 < middle.std() < 55
 
 
 @pytest.mark.parametrize("ctf", ["phaseflip", "none"])
@@ -96,9 +96,11 @@ def test_halves_by_frames(data, tmp_path, plain):
     assert np.allclose(volume(folder), volume(plain), atol=1e-5 * volume(plain).std())
     odd, even = volume(folder, "odd"), volume(folder, "even")
     alike = [np.corrcoef(a.ravel(), volume(plain).ravel())[0, 1] for a in (odd, even)]
-    assert min(alike) > 0.6 and np.corrcoef(odd.ravel(), even.ravel())[0, 1] < 0.8
-    # Made of all tilts, not of half of them: nothing like the halves by tilts.
-    assert np.corrcoef(odd.ravel(), volume(plain, "odd").ravel())[0, 1] < 0.7
+    print("CC to the tomogram %.3f and %.3f" % tuple(alike))
+    # Each has the images' own noise, which they share, and as much of its own.
+    assert min(alike) > 0.4 and np.corrcoef(odd.ravel(), even.ravel())[0, 1] < 0.9 * min(alike)
+    other = [np.corrcoef(odd.ravel(), volume(plain, half).ravel())[0, 1] for half in ("odd", "even")]
+    assert abs(other[0] - other[1]) < 0.1 < min(other)  # made of all tilts
 
 
 def test_a_series_without_frames_fails_alone(data, tmp_path):
