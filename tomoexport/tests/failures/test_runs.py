@@ -52,7 +52,8 @@ def test_F31_unchanged_is_skipped(project, verb):
 
 @pytest.mark.parametrize("verb, change", (
     ("reconstruct", dict(invert=False)), ("reconstruct", dict(ctf="none")), ("reconstruct", dict(hand=1)),
-    ("reconstruct", dict(dose_weighting=False)), ("reconstruct", dict(size_z=20)), ("reconstruct", dict(halves=True)),
+    ("reconstruct", dict(dose_weighting=False)), ("reconstruct", dict(size_z=20)),
+    ("reconstruct", dict(full_voxels=True)),
     ("subtomo", dict(invert=False)), ("subtomo", dict(hand=-1)), ("subtomo", dict(normalize_output=False)),
     ("subtomo", dict(diameter=120.0)), ("subtomo", dict(box=18)), ("subtomo", dict(float16=True)),
     ("subtomo", dict(interpolation="trilinear"))))
