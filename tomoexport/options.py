@@ -43,8 +43,14 @@ def _tomograms():
 
 
 def _sizes():
-    return option("", "Tomograms STAR", "RELION 5 tomograms.star of the tilt series. Needed where coordinates count "
-                  "from the corner of the tomogram, whose size it tells.", kind="input")
+    return option("", "Tomograms STAR", "RELION 5 tomograms.star of the tilt series, or Warp's XML. Needed where "
+                  "coordinates count from the corner of the tomogram, whose size it tells.", kind="input")
+
+
+def _tomogram_size():
+    return option("", "Tomogram size of Warp", "Unbinned size of the tomograms as in 4000x5700x1000, voxels, for XML "
+                  "files that do not say it (VolumeDimensionsAngstrom): Warp counts positions from its corner.",
+                  unit="px", advanced=True)
 
 
 def _output():
@@ -110,6 +116,7 @@ class ReconstructOptions:
     """Whole tomograms by weighted back-projection."""
 
     tomograms: str = _tomograms()
+    tomogram_size: str = _tomogram_size()
     output: str = _output()
     pixel_size: float = option(10.0, "Pixel size", "Pixel size of the tomograms; any number not below that of the "
                                "images. The resolution is limited to twice this.", unit="A", low=0.01, high=1000.0)
@@ -158,11 +165,15 @@ class ParticleOptions:
     """What all exports of particles ask for."""
 
     tomograms: str = _tomograms()
+    tomogram_size: str = _tomogram_size()
     particles: str = option("", "Particles STAR", "Particle table in any dialect of RELION 3, 4 and 5, WarpTools or "
                             "M.", kind="input")
     per_series: bool = option(False, "One particle file per tilt series", "The particle table is one of several that "
                               "are called [series name]_suffix.star: the others are found beside it, and each holds "
                               "the particles of its tilt series.")
+    motion: str = option("", "RELION trajectories", "Optional motion.star of RELION 5's polishing, which says where "
+                         "each particle of the table was in each tilt. M's tables hold their trajectories themselves.",
+                         kind="input", advanced=True)
     source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
                          "told by their hashes and not by their names.", kind="input", advanced=True)
     output: str = _output()
@@ -272,6 +283,8 @@ class IntersectOptions:
                                    "an unknown size; 0 takes it from the table.", unit="A", low=0.0, high=1000.0)
     new_pixel_size: float = option(0.0, "Pixel size of new coordinates", "The same for the new set.", unit="A",
                                    low=0.0, high=1000.0)
+    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
+                         "told by their hashes and not by their names.", kind="input", advanced=True)
     memory: float = _memory()
 
 
@@ -292,6 +305,8 @@ class DuplicatesOptions:
     coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
                                            "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
                                            high=1000.0)
+    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
+                         "told by their hashes and not by their names.", kind="input", advanced=True)
 
 
 VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,

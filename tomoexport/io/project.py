@@ -38,7 +38,7 @@ def tables(path):
     return found
 
 
-def read_project(path, names=None, base=None, image_shape=None, volume_size=None, pixel_size=None):
+def read_project(path, names=None, base=None, image_shape=None, volume_size=None, pixel_size=None, size_px=None):
     """Read aligned tilt series.
 
     Parameters
@@ -56,6 +56,8 @@ def read_project(path, names=None, base=None, image_shape=None, volume_size=None
         Angstrom, xyz: what XML files should have said.
     pixel_size : float, optional
         Angstrom per pixel of the images: the same.
+    size_px : (int, int, int), optional
+        xyz, unbinned voxels: size of tomograms where neither volume_size nor the XML gives it.
 
     Returns
     -------
@@ -73,5 +75,5 @@ def read_project(path, names=None, base=None, image_shape=None, volume_size=None
     for name in names or ():
         if name not in files:
             raise InputError(path, "there is no tilt series %s" % name, "The names are: %s" % ", ".join(files))
-    return [warpxml.read_series(files[name], image_shape, pixel_size, volume_size, base)
+    return [warpxml.read_series(files[name], image_shape, pixel_size, volume_size, base, size_px)
             for name in (files if names is None else names)]

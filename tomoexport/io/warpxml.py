@@ -45,7 +45,7 @@ def is_tilt_series(path):
         return False
 
 
-def read_series(path, image_shape=None, pixel_size=None, volume_size=None, base=None):
+def read_series(path, image_shape=None, pixel_size=None, volume_size=None, base=None, size_px=None):
     """Read Warp's XML of one tilt series.
 
     Parameters
@@ -60,6 +60,8 @@ def read_series(path, image_shape=None, pixel_size=None, volume_size=None, base=
         Angstrom, xyz. By default VolumeDimensionsAngstrom, which early versions of Warp do not write.
     base : str, optional
         Folder in which images are looked for first; then beside the XML, in its DataDirectory and above the XML.
+    size_px : (int, int, int), optional
+        xyz, unbinned voxels: instead of volume_size, where that is not known.
 
     Returns
     -------
@@ -86,9 +88,11 @@ def read_series(path, image_shape=None, pixel_size=None, volume_size=None, base=
     pixel_size = pixel_size or _pixel_size(root, shape, header_pixel, path)
     shape = shape or image_shape or _shape(root, pixel_size, path)
     volume_size = volume_size or _lengths(root, "VolumeDimensionsAngstrom", 3, path)
+    if volume_size is None and size_px is not None:
+        volume_size = tuple(n * pixel_size for n in size_px)
     if volume_size is None:
         raise InputError(path, "it does not say how large the tomogram is, from whose corner Warp counts positions",
-                         'Add VolumeDimensionsAngstrom="x, y, z" to its first element, in angstrom')
+                         "Give the unbinned size that Warp was told: --tomogram-size")
     size = np.array(shape[::-1]) * pixel_size
     centre = np.array(shape[::-1]) // 2 * pixel_size
     # Warp's image centre is half its extent, which is half a pixel beyond ours along odd sides.

@@ -37,7 +37,8 @@ def load(options, needs_ctf, only=None):
     """
     if not options.tomograms:
         raise InputError("--tomograms", "no file is given", "Name a RELION 5 tomograms.star, or Warp's XML")
-    series, tables = project.read_project(options.tomograms), project.tables(options.tomograms)
+    series = project.read_project(options.tomograms, size_px=_size_px(options.tomogram_size))
+    tables = project.tables(options.tomograms)
     units, problems = [], []
     names = [s.ts_id for s in series]
     for name in only or []:
@@ -57,6 +58,16 @@ def load(options, needs_ctf, only=None):
         except InputError as error:
             unit.error = Problem("failed", error.item, error.cause, error.remedy)
     return series, units, problems
+
+
+def _size_px(text):
+    """Three whole numbers of ``4000x5700x1000``; None for nothing."""
+    if not text:
+        return None
+    parts = text.lower().replace(",", "x").split("x")
+    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InputError("--tomogram-size", "'%s' is no size of a tomogram" % text, "Give it as 4000x5700x1000")
+    return tuple(int(part) for part in parts)
 
 
 def _check_pixel_size(series, wanted):
@@ -211,7 +222,8 @@ def identity(series):
 # What says where files are or how fast to be, what a fingerprint has in another form (the positions), and what only
 # the table at the end depends on.
 _NO_SETTINGS = ("output", "device", "threads", "memory", "tomograms", "particles", "coordinates_pixel_size",
-                "normalized", "centre", "allow_loss", "star", "format", "relative_paths", "per_series", "source")
+                "normalized", "centre", "allow_loss", "star", "format", "relative_paths", "per_series", "source",
+                "motion")
 
 
 def settings(options):

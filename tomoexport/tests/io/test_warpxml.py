@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tomoexport import options
 from tomoexport.engine import geometry as G
 from tomoexport.engine.ctf import Ctf
 from tomoexport.engine.deformation import Deformation
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, project, relion5, star, warpxml
 from tomoexport.jobs import runner
-from tomoexport.jobs.series import identity
+from tomoexport.jobs.series import identity, load
 from tomoexport.tests.io import warpfiles
 from tomoexport.tests.io.warpfiles import column, grid
 from tomoexport.tests.shared import need_shared
@@ -363,11 +364,11 @@ def simulated(tmp_path_factory):
     return folder, export(folder, folder / "data" / "tomograms.star", "relion")
 
 
-def export(folder, tomograms, name):
+def export(folder, tomograms, name, **more):
     """Volumes and 3D CTFs of an export, by particle."""
     out = folder / name
     run = runner.run({"verb": "subtomo", "options": dict(
-        OPTIONS, tomograms=str(tomograms), output=str(out), particles=str(folder / "data" / "particles.star"))})
+        OPTIONS, tomograms=str(tomograms), output=str(out), particles=str(folder / "data" / "particles.star"), **more)})
     assert all("error" not in result for result in run["results"])
     table = star.read(run["collected"]["star"]).table("particles")
     return {image: [mrc.read_volume(str(out / path))[0] for path in (image, ctf)] for image, ctf in zip(
@@ -454,3 +455,24 @@ def test_the_local_part_is_what_the_file_says(simulated):
     folder, _ = simulated
     table = written(folder, "kinds", grids=[grid("GridMovementX", 40.0)])
     assert all(isinstance(s.geometry.deformation, Deformation) for s in project.read_project(str(table)))
+
+
+def test_the_size_of_the_tomogram_can_be_given(simulated):
+    folder, expected = simulated
+    table = written(folder, "sizeless")
+    sizes = {}
+    for path in project.tables(str(table)):
+        with open(path) as file:
+            text = file.read()
+        with open(path, "w") as file:
+            file.write(text.replace("VolumeDimensionsAngstrom", "Forgotten"))
+        sizes[path] = warpxml.read_series(path, size_px=(64, 60, 30)).geometry.volume_size
+    assert set(sizes.values()) == {(512.0, 480.0, 240.0)}
+    with pytest.raises(InputError, match="--tomogram-size"):
+        export(folder, table, "sizeless_out")
+    for wrong in ("64", "64x60xdeep", "0x1x1"):
+        with pytest.raises(InputError, match="no size of a tomogram"):
+            export(folder, table, "sizeless_out", tomogram_size=wrong)
+    assert unlike(expected, export(folder, table, "sizeless_out", tomogram_size="64x60x30")) < 1e-4
+    how = options.from_dict("reconstruct", {"tomograms": str(table), "tomogram_size": "64 x 60 x 30"})
+    assert load(how, False)[0][0].geometry.volume_size == (512.0, 480.0, 240.0)
