@@ -13,7 +13,6 @@ from .particlestar import (
     ORIGIN,
     image_pixel_size,
     origins,
-    particle_table,
     rotations,
 )
 
@@ -62,9 +61,10 @@ def write_rows(path, source, rows, added=()):
 def _table_name(tables):
     """Name of the block that holds the particles."""
     for table in tables:
-        if species.is_species(table):
+        named = any(map(table.has, _NAMES + CENTRED + CORNER)) or species.is_species(table)
+        if named and table.name != "optics" and not table.is_list:
             return table.name
-    return particle_table(tables.path)[0].name
+    raise InputError(tables.path, "there are no particles in it", "Give a particle STAR file")
 
 
 def made_rows(source, old, new, source_names, series=None, pixel_size=None):

@@ -13,9 +13,9 @@ from ..io.atomic import write_text
 from ..io.manifest import fingerprint
 from ..options import to_dict
 from . import histogram
-from .plan import PROCESS_BYTES, Plan, Problem, Unit, state
+from .plan import PROCESS_BYTES, Plan, Problem, Unit
 from .progress import Progress
-from .sets import grouped, protect, read, read_series, row_order
+from .sets import grouped, inputs, protect, read, read_series, row_order
 
 #: Columns that say how good a particle is, the first that is there counts; in all of them more is better.
 SCORES = ("rlnAutopickFigureOfMerit", "rlnMaxValueProbDistribution", "rlnLogLikeliContribution")
@@ -41,13 +41,14 @@ def plan(options, only=None):
         If the table is not named or cannot be read, or has no such column of scores, or a score is no number.
     """
     series = read_series(options)
-    particles, notes = read("--particles", options.particles, series, options.coordinates_pixel_size)
+    particles, notes = read("--particles", options.particles, series, options.coordinates_pixel_size, options.source)
+    files = inputs(options, [options.particles])
     problems = [Problem("warning", options.particles, note) for note in notes]
-    problems += protect(options, [options.particles, options.tomograms])
+    problems += protect(options, files)
     column, score = _scores(options, particles)
     unit = Unit("duplicates", work=dict(particles=particles, column=column, score=score, facts={
         "particles": len(particles), "tilt series": len(set(particles.names())), "score": column or "none"}))
-    unit.inputs = {path: state(path) for path in (options.particles, options.tomograms) if path}
+    unit.inputs = files
     unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k != "output"}, unit.inputs)
     unit.disk_bytes = 2 * os.path.getsize(options.particles) + 300_000
     return Plan("duplicates", options, [unit], problems,

@@ -1,5 +1,7 @@
 """Intersect a set of particles with another one: only old, both, only new, and any combination of them."""
 
+import csv
+import io
 import os
 
 import numpy as np
@@ -7,13 +9,14 @@ import numpy as np
 from ..engine.matching import match, nearest, pairs_within
 from ..errors import InputError
 from ..io import particlerows, particlestar, species
+from ..io.atomic import write_text
 from ..io.manifest import fingerprint
 from ..options import to_dict
 from . import histogram
 from .memory import budget
-from .plan import PROCESS_BYTES, Plan, Problem, Unit, size, state
+from .plan import PROCESS_BYTES, Plan, Problem, Unit, size
 from .progress import Progress
-from .sets import grouped, protect, read, read_series, refuse_ambiguous, row_order
+from .sets import grouped, inputs, protect, read, read_series, refuse_ambiguous, row_order
 
 _PAIR_BYTES, _CELL_BYTES = 200, 17  # of memory: per pair within the tolerance, per cell of a dense cost matrix
 SETS = ("only_old", "both", "only_new")
@@ -41,11 +44,12 @@ def plan(options, only=None):
     if not any(getattr(options, name) for name in SETS):
         raise InputError("--only-old, --both, --only-new", "none of the sets is chosen", "Choose at least one")
     series = read_series(options)
-    old, old_notes = read("--old", options.old, series, options.old_pixel_size)
-    new, new_notes = read("--new", options.new, series, options.new_pixel_size, allow_loss=True)
+    old, old_notes = read("--old", options.old, series, options.old_pixel_size, options.source)
+    new, new_notes = read("--new", options.new, series, options.new_pixel_size, options.source, allow_loss=True)
+    files = inputs(options, [options.old, options.new])
     problems = [Problem("warning", path, note) for path, notes in ((options.old, old_notes), (options.new, new_notes))
                 for note in notes]
-    problems += protect(options, [options.old, options.new, options.tomograms])
+    problems += protect(options, files)
     of_new = _same_sources(options, old, new)
     sources = list(dict.fromkeys(old.names() + of_new))
     ticked = _ticked(options, sources)
@@ -69,7 +73,7 @@ def plan(options, only=None):
                                        left_out=left_out, facts={
                                            "old particles": len(old), "new particles": len(new),
                                            "tilt series": "%d of %d" % (len(ticked), len(sources))}))
-    unit.inputs = {path: state(path) for path in (options.old, options.new, options.tomograms) if path}
+    unit.inputs = files
     unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "memory")},
                                    unit.inputs)
     unit.disk_bytes = os.path.getsize(options.old) * (1 + bool(options.only_new) * len(new) // len(old)) + 300_000
@@ -110,7 +114,7 @@ def _needs(options, old, new):
 
 
 def execute(unit, options, backend):
-    """Match the sets in each tilt series, and write the histogram and then the table.
+    """Match the sets in each tilt series, and write the histogram, who matches whom, and then the table.
 
     Parameters
     ----------
@@ -155,6 +159,8 @@ def execute(unit, options, backend):
         of_series[name] = {"only_old": len(a) - pairs, "both": pairs, "only_new": len(b) - pairs}
     counts = {"only_old": int((~both).sum()), "both": int(both.sum()), "only_new": len(free)}
     files = _histogram(options, distance[both], near, counts)
+    files.append(os.path.join(options.output, "report", "matches.csv"))
+    write_text(files[-1], _listed(old, new, unit.work["of_new"], partner, distance, free))
     rows = np.flatnonzero(both & options.both | ~both & options.only_old)
     added = []
     if options.only_new:
@@ -171,6 +177,18 @@ def execute(unit, options, backend):
 
 def _counted(counts):
     return ", ".join("%d %s" % (n, name.replace("_", " ")) for name, n in counts.items())
+
+
+def _listed(old, new, of_new, partner, distance, free):
+    """Every particle, its set, its partner and how far away that is, as text."""
+    text, names = io.StringIO(), old.names()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["tilt_series", "set", "old", "new", "distance_A"])
+    for i, j in enumerate(partner):
+        table.writerow([names[i], "both", old.uid[i], new.uid[j], "%.3f" % distance[i]] if j >= 0
+                       else [names[i], "only_old", old.uid[i], "", ""])
+    table.writerows([of_new[i], "only_new", "", new.uid[i], ""] for i in free)
+    return text.getvalue()
 
 
 def _histogram(options, pairs, near, counts):

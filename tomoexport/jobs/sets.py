@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from ..errors import InputError
-from ..io import particlestar, relion5
-from .plan import Problem
+from ..io import particlestar, project
+from .plan import Problem, state
 
 
 def read_series(options):
@@ -26,10 +26,28 @@ def read_series(options):
     InputError
         If the table cannot be read.
     """
-    return relion5.read_project(options.tomograms) if options.tomograms else None
+    return project.read_project(options.tomograms) if options.tomograms else None
 
 
-def read(flag, path, series, pixel_size, allow_loss=False):
+def inputs(options, particles):
+    """The files that a verb reads, and their state.
+
+    Parameters
+    ----------
+    options : IntersectOptions or DuplicatesOptions
+    particles : list of str
+        Its particle tables.
+
+    Returns
+    -------
+    dict of str to list
+        As `plan.Unit` has them.
+    """
+    tables = project.tables(options.tomograms) if options.tomograms else []
+    return {path: state(path) for path in particles + tables + [options.source] if path}
+
+
+def read(flag, path, series, pixel_size, source="", allow_loss=False):
     """Read a set of particles.
 
     Parameters
@@ -40,6 +58,8 @@ def read(flag, path, series, pixel_size, allow_loss=False):
     series : list of TiltSeries or None
     pixel_size : float
         Angstrom per pixel of the coordinates; 0 takes it from the table.
+    source : str
+        M's source file, if hashes and not names shall tell the tilt series.
     allow_loss : bool
         Whether particles in other tilt series are left out.
 
@@ -58,7 +78,8 @@ def read(flag, path, series, pixel_size, allow_loss=False):
         raise InputError(flag, "no file is given", "Name a particle STAR file")
     try:
         particles, notes = particlestar.read_particles(
-            path, series, coordinates_pixel_size=pixel_size or None, allow_loss=allow_loss)
+            path, series, coordinates_pixel_size=pixel_size or None, allow_loss=allow_loss,
+            sources=[source] if source else ())
     except InputError:
         _refuse_ambiguous(path, series)
         raise
@@ -138,21 +159,22 @@ def row_order(particles):
     return rank
 
 
-def protect(options, inputs):
+def protect(options, paths):
     """Problems if the table that is written would replace one that is read.
 
     Parameters
     ----------
     options : IntersectOptions or DuplicatesOptions
-    inputs : list of str
+    paths : collection of str
+        Files that are read.
 
     Returns
     -------
     list of Problem
     """
     target = os.path.join(options.output, options.star)
-    for given in filter(None, inputs):
-        if options.output and os.path.exists(target) and os.path.exists(given) and os.path.samefile(target, given):
+    for given in paths:
+        if options.output and os.path.exists(target) and os.path.samefile(target, given):
             return [Problem("error", target, "it is an input and would be overwritten",
                             "Choose another --output folder or another --star")]
     return []
