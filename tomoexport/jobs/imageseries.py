@@ -15,7 +15,7 @@ from ..io import mrc, seriesstar
 from ..io.paths import safe_stem
 from . import report
 from .memory import workers_that_fit
-from .particles import Needs, exported, paths_in_table, plan_particles
+from .particles import Needs, exported, paths_in_table, places, plan_particles
 from .pipeline import Pipeline
 from .plan import PROCESS_BYTES
 from .progress import Progress
@@ -104,12 +104,18 @@ def execute(unit, options, backend):
         entries[i].update(kept=False, reason="seen in %d tilts that have contrast" % seen[i].sum())
     index = [i for i in range(len(particles)) if entries[i]["kept"]]
     order = np.argsort(g.dose, kind="stable")
-    projection = g.project(particles.position)
+    where, rotation = places(particles, unit.work["exposures"], g)
+    rotation = np.broadcast_to(rotation if rotation.ndim == 4 else rotation[:, None],
+                               (len(particles), g.n_tilts, 3, 3))
+    projection, turned = g.project(where), g.rotation @ rotation
+    if g.deformation is not None:
+        local = g.deformation.rotation(where if where.ndim == 3 else where[:, None])
+        turned = turned if local is None else local @ turned
     position = stack.position_px(projection.xy)
     for i in index:
         tilts = [t for t in order if seen[i, t]]
         entries[i].update(tilts=len(tilts), rows=_rows(series, options, tilts, position[i], projection.depth[i],
-                                                       particles.rotation[i]))
+                                                       turned[i]))
     os.makedirs(os.path.join(options.output, os.path.dirname(names[0])), exist_ok=True)
     progress = Progress(unit.name, len(index), "particles")
 
@@ -136,7 +142,7 @@ def _rows(series, options, tilts, position, depth, rotation):
     g, ctf = series.geometry, series.ctf
     hand = options.hand or g.hand
     dose = with_exposure(g.dose)
-    angles = np.stack(zyz_from_matrix(g.rotation @ rotation), -1)
+    angles = np.stack(zyz_from_matrix(rotation), -1)
     rows = []
     for t in tilts:
         path, section = series.images[t]

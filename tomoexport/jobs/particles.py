@@ -1,20 +1,23 @@
 """What all exports of particles have in common: which particles, which tilts show them, is there memory."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
 
 from ..engine.backend import available_cores
+from ..errors import InputError
 from ..io import particlefiles, particlestar
 from ..io.manifest import fingerprint
+from ..io.motion import read_motion
 from .memory import budget, workers_that_fit
 from .plan import Plan, Problem, size, state
 from .series import first_tilts, identity, load, settings
 
 RING = 3  # buffers for results of a GPU: one is filled while others are written
 RING_BYTES = 256 << 20  # of one of them at most
+STILL = 1e-7  # elements of a rotation matrix that differ by less are of a particle that does not turn
 
 
 def diameter(options):
@@ -111,6 +114,7 @@ def plan_particles(verb, options, only, describe, poses_for=""):
         problems.append(Problem("error", options.particles, cause + " to rotate particles by",
                                 "Refine them first, or leave out " + poses_for) if poses_for else
                         Problem("warning", options.particles, cause, "Averages will need them; the export does not"))
+    complete = {one.ts_id: one.geometry for one in series}
     for unit in units:
         if unit.error:
             continue
@@ -123,16 +127,24 @@ def plan_particles(verb, options, only, describe, poses_for=""):
                                     % (outside, len(own)), "They are kept if enough tilts show them; check the pixel "
                                     "size and the centre of the coordinates if this is unexpected"))
         # A particle counts in a tilt where all of it is in the image.
-        seen = g.coverage(g.project(own.position).xy, diameter(options) / 2)
+        exposures = complete[unit.name].dose, complete[unit.name].acq_order
+        try:
+            found = g.project(places(own, exposures, g)[0])
+        except InputError as error:
+            unit.error = Problem("failed", unit.name, "%s: %s" % (error.item, error.cause), error.remedy)
+            problems.append(unit.error)
+            continue
+        seen = g.coverage(found.xy, diameter(options) / 2)
         kept = seen.sum(axis=1) >= options.min_tilts
-        reach = float(np.abs(g.project(own.position).depth).max()) if len(own) else 0.0
+        reach = float(np.abs(found.depth).max()) if len(own) else 0.0
         if len(own) == 0:
             problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
         unit.inputs.update((path, state(path)) for path in (tables.get(unit.name, options.particles), options.source)
                            if path)
-        unit.work = {"particles": own, "seen": seen, "kept": kept, "room": room, "facts": {
+        unit.work = {"particles": own, "seen": seen, "kept": kept, "room": room, "exposures": exposures, "facts": {
             "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
             **({"tilts": "%d, by dose" % g.n_tilts} if options.first_tilts else {}),
+            **({"trajectories": "over dose"} if own.trajectory is not None else {}),
             "hand": options.hand or g.hand}}
         needs = describe(unit, reach, problems)
         if needs.least > room:
@@ -142,7 +154,8 @@ def plan_particles(verb, options, only, describe, poses_for=""):
             unit.work["facts"]["threads"] = "%d of %d, for want of memory" % (workers, threads)
         out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
-                                       own.position.tolist(), own.rotation.tolist())
+                                       own.position.tolist(), own.rotation.tolist(),
+                                       [a.tolist() for a in places(own, exposures, g)])
     if short:
         least, name = max(short)
         needed = ceil(100 * devices * least / 1e9) / 100
@@ -195,7 +208,61 @@ def read_particles(options, series, allow_loss=True):
         options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
         normalized=options.normalized, centre=options.centre, allow_loss=allow_loss,
         sources=[options.source] if options.source else ())
+    if options.motion:
+        if particles.trajectory is not None:
+            raise InputError("--motion", "%s has trajectories of its own" % options.particles,
+                             "Leave one of the two out")
+        particles = replace(particles, trajectory=read_motion(options.motion, particles, series))
     return particles.moved((options.shift_x, options.shift_y, options.shift_z)), notes
+
+
+def places(particles, exposures, geometry):
+    """Where particles are, and how they are turned, while the tilts of a series are exposed.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+        Of the series.
+    exposures : (ndarray `(A,)`, ndarray `(A,)`)
+        Dose and acquisition order of all its tilts, excluded ones too.
+    geometry : TiltSeriesGeometry
+        With the T tilts that are asked for.
+
+    Returns
+    -------
+    position : ndarray `(N, 3)` or `(N, T, 3)`
+        Angstrom, xyz from the tomogram centre; for every tilt only if the particles move.
+    rotation : ndarray `(N, 3, 3)` or `(N, T, 3, 3)`
+    """
+    if particles.trajectory is None:
+        return particles.position, particles.rotation
+    dose, order = exposures
+    row = {number: i for i, number in enumerate(order)}
+    return particles.trajectory.at(dose, np.array([row[number] for number in geometry.acq_order]))
+
+
+def frames(particles, rotation, prerotate):
+    """Frames in which volumes are made.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+    rotation : ndarray `(N, 3, 3)` or `(N, T, 3, 3)`
+        As of `places`.
+    prerotate : bool
+
+    Returns
+    -------
+    ndarray `(N, 3, 3)`, `(N, T, 3, 3)` or None
+        Pre-rotated that of the reference, else the tomogram's, turned along with the particle since its start; None
+        if that is the tomogram's own for all.
+    """
+    if prerotate:
+        return rotation
+    if rotation.ndim == 3:
+        return None
+    turned = rotation @ np.swapaxes(particles.rotation, -1, -2)[:, None]
+    return None if np.abs(turned - np.eye(3)).max(initial=0) < STILL else turned
 
 
 def exported(options, results):

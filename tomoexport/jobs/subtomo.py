@@ -26,7 +26,7 @@ from ..io.paths import safe_stem
 from . import report
 from .batches import Batches
 from .memory import workers_that_fit
-from .particles import RING, RING_BYTES, Needs, diameter, exported, paths_in_table, plan_particles
+from .particles import RING, RING_BYTES, Needs, diameter, exported, frames, paths_in_table, places, plan_particles
 from .pipeline import Pipeline
 from .plan import PROCESS_BYTES, Problem, size
 from .progress import Progress
@@ -143,7 +143,8 @@ def execute(unit, options, backend):
     room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
     reading = replace(options, pixel_size=pixel_size) if options.exact else options
     readers = replace(backend, threads=workers_that_fit(room, needs.shared, needs.reader, backend.threads))
-    series, turn = _turned(unit.series, options)
+    turning = frames(particles, places(particles, unit.work["exposures"], unit.series.geometry)[1], options.prerotate)
+    series, turn = _turned(unit.series, options, turning is not None)
     stack, series, result["notes"] = prepare(series, reading, options.normalize_input, readers,
                                              Progress(unit.name + " reading", len(before), "tilts"), turn)
     g = series.geometry
@@ -169,7 +170,8 @@ def execute(unit, options, backend):
     workers = 1 if on_gpu else workers_that_fit(room, needs.shared, needs.worker, backend.threads)
     pipeline = Pipeline(store, GPU_WRITERS if on_gpu else workers, RING if on_gpu else WAITING * workers,
                         backend.activate)
-    projection = g.project(particles.position, particles.rotation if options.prerotate else None)
+    position, rotation = places(particles, unit.work["exposures"], g)
+    projection = g.project(position, frames(particles, rotation, options.prerotate))
     views = _Views(stack.position_px(projection.xy), (options.hand or g.hand) * projection.depth, projection.matrix,
                    seen)
     if kaiser_bessel:
@@ -184,9 +186,9 @@ def execute(unit, options, backend):
     return result
 
 
-def _turned(series, options):
-    """The series with its images turned so that y of the volume is their x, if they can be, and the turn."""
-    if options.exact or options.prerotate or options.interpolation == "trilinear":
+def _turned(series, options, turning):
+    """The series with its images turned so that y of the volume is their x, if that is of use, and the turn."""
+    if options.exact or turning or options.interpolation == "trilinear":
         return series, None
     turn, geometry, ctf = turn_series(series.geometry, series.ctf, options.pixel_size)
     return replace(series, geometry=geometry, ctf=ctf), turn
@@ -311,7 +313,7 @@ def memory_needs(unit, options):
     g, padded, source, b = unit.series.geometry, unit.work["padded"], unit.work["source"], options.box
     ratio = 1.0 if source else options.pixel_size / g.pixel_size
     t, result, reader = g.n_tilts, result_bytes(b), 14 * int(np.prod(g.image_shape))
-    _, turn = _turned(unit.series, options)
+    _, turn = _turned(unit.series, options, options.prerotate)
     if turn:
         reader += int(16 * np.prod(g.image_shape) / ratio ** 2)
     images = 4 * t * int(np.prod(turn.shape if turn else rescaled_shape(g.image_shape, ratio)))
