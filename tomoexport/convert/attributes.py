@@ -27,6 +27,8 @@ COLUMNS = "_tomoexportColumns"
 CTF_FILE = "_ctf3D"
 TILTS = "_tomoexportTilts"
 STAR = "_tomoexportStar"
+# Of an image of a particle: dose with the exposure, e/A^2.
+DOSE = "_tomoexportDose"
 
 
 def put(obj, name, value):

@@ -4,7 +4,7 @@ import json
 import re
 
 import numpy as np
-from pwem.objects import FSC, Transform
+from pwem.objects import FSC, CTFModel, Particle, Transform
 from tomo.objects import (
     AverageSubTomogram,
     Coordinate3D,
@@ -18,6 +18,7 @@ from tomo.objects import (
 )
 
 from ..engine.geometry import to_imod_transform
+from ..engine.poses import matrix_from_zyz
 from ..io import particlestar
 from . import attributes as extra
 from . import positions
@@ -246,7 +247,7 @@ def _groups(columns):
     return None
 
 
-def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="relion", relative=str):
+def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="relion", relative=str, moved=None):
     """Append the sub-tomograms that were written, in the order of the particles that they were made of.
 
     Parameters
@@ -262,6 +263,8 @@ def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="reli
         As in `positions.Frame`.
     relative : callable
         Makes paths as sets keep them.
+    moved : callable, optional
+        Gives the particles as they lie in the sub-tomograms, for the particles of the items.
 
     Notes
     -----
@@ -269,6 +272,7 @@ def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="reli
     had is folded into the coordinate.
     """
     particles = positions.particles(items, centre)
+    particles = moved(particles) if moved else particles
     coordinates = items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items
     volumes = {t.getTsId(): t.clone() for t in coordinates.getPrecedents().iterItems()}
     frames = {name: positions.Frame(t, centre) for name, t in volumes.items()}
@@ -295,6 +299,33 @@ def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="reli
         extra.put(out, extra.CTF_FILE, relative(result["ctf"]))
         extra.put(out, extra.TILTS, int(result["tilts"]))
         subtomogram_set.append(out)
+
+
+def add_image_series(particle_set, entries, relative=str):
+    """Append the images of particles, with defocus and orientation of the projection.
+
+    Parameters
+    ----------
+    particle_set : pwem.objects.SetOfParticles
+    entries : list of dict
+        What the job recorded of every particle: ``uid``, ``image``, and ``rows``.
+    relative : callable
+        Makes paths as sets keep them.
+    """
+    for entry in entries:
+        for n, row in enumerate(entry["rows"]):
+            out = Particle()
+            out.setLocation(n + 1, relative(entry["image"]))
+            out.setSamplingRate(particle_set.getSamplingRate())
+            out.setAcquisition(particle_set.getAcquisition())
+            ctf = CTFModel()
+            ctf.setStandardDefocus(row["defocus_u"], row["defocus_v"], row["defocus_angle"])
+            ctf.setPhaseShift(row["phase"])
+            out.setCTF(ctf)
+            out.setTransform(Transform(pose(matrix_from_zyz(*row["angles"]))))
+            extra.put(out, extra.UID, entry["uid"])
+            extra.put(out, extra.DOSE, float(row["dose"]))
+            particle_set.append(out)
 
 
 def average(path, halves, pixel_size):

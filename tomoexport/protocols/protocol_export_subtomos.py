@@ -23,6 +23,10 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
     _label = "export sub-tomograms"
     _possibleOutputs = {"Subtomograms": SetOfSubTomograms, FAILED: SetOfTiltSeries}
     VERB = "subtomo"
+    EXPORT = ("pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z", "prerotate", "first_tilts", "hand",
+              "star")
+    PROCESSING = ("invert", "normalize_input", "normalize_output", "sparse", "min_tilts", "format", "relative_paths",
+                  "centre", "allow_loss", "interpolation", "exact", "float16")
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
@@ -36,12 +40,10 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", important=True, label="CTFs",
                       help="Defocus of every tilt; joined with the images by acquisition order. Views without one are "
                       "excluded.")
-        addOptions(form, self.VERB, "pixel_size", "box", "diameter", "hand")
+        addOptions(form, self.VERB, *self.EXPORT)
         form.addSection("Processing")
-        addOptions(form, self.VERB, "invert", "normalize_input", "normalize_output", "min_tilts", "format", "centre",
-                   "allow_loss")
+        addOptions(form, self.VERB, *self.PROCESSING)
         addTransformCentre(form)
-        addOptions(form, self.VERB, "interpolation", "exact", "float16")
         addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
@@ -86,16 +88,23 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         output.setSamplingRate(self.pixelSize.get())
         output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
         output.setCoordinates3D(self._coordinatesPointer())
-        attributes.put(output, attributes.STAR, self._getExtraPath("particles.star"))
+        values = self._optionValues()
+        attributes.put(output, attributes.STAR, self._getExtraPath(values["star"]))
         acquisitions = {ts.getTsId(): ts.getAcquisition().clone() for ts in self.inputTiltSeries.get().iterItems()}
-        to_scipion.add_subtomograms(output, self.inputCoordinates.get(), kept, acquisitions,
-                                    self._optionValues()["centre"], self._getExtraPath)
+        to_scipion.add_subtomograms(output, self.inputCoordinates.get(), kept, acquisitions, values["centre"],
+                                    self._getExtraPath, self._moved)
         if output.getSize() != len(kept):
             raise RuntimeError("%d sub-tomograms were written, %d belong to coordinates. Restart the protocol."
                                % (len(kept), output.getSize()))
         self._addOutput("Subtomograms", output, self.inputCoordinates, self.inputTiltSeries, self.inputCtfs)
 
     # --------------------------- UTILS functions -----------------------------
+    def _moved(self, particles):
+        """The particles as they lie in what was exported."""
+        values = self._optionValues()
+        particles = particles.moved([values["shift_" + axis] for axis in "xyz"])
+        return particles.prerotated() if values.get("prerotate") else particles
+
     def _coordinates(self):
         items = self.inputCoordinates.get()
         return items.getCoordinates3D() if isinstance(items, SetOfSubTomograms) else items

@@ -30,7 +30,7 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
     """
 
     _label = "reconstruct tomograms"
-    _possibleOutputs = {"Tomograms": SetOfTomograms, FAILED: SetOfTiltSeries}
+    _possibleOutputs = {"Tomograms": SetOfTomograms, "Deconvolved": SetOfTomograms, FAILED: SetOfTiltSeries}
     VERB = "reconstruct"
 
     # -------------------------- DEFINE param functions -----------------------
@@ -42,7 +42,8 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
         form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", allowsNull=True,
                       label="CTFs (optional)", help="Defocus of every tilt, joined with the images by acquisition "
                       "order. Views without one are excluded. Needed for CTF correction.")
-        addOptions(form, self.VERB, "pixel_size", "size_x", "size_y", "size_z", "halves")
+        addOptions(form, self.VERB, "pixel_size", "size_x", "size_y", "size_z", "halves", "halves_by", "deconvolve",
+                   "deconv_strength", "deconv_falloff", "deconv_highpass", "full_voxels")
         form.addSection("Processing")
         addOptions(form, self.VERB, "invert", "normalize", "ctf", "hand", "dose_weighting", "method", "iterations")
         addTransformCentre(form)
@@ -50,7 +51,7 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
 
     # --------------------------- STEPS functions -----------------------------
     def _convertInput(self, names):
-        ctfs = self.inputCtfs.get() if self._optionValues()["ctf"] != "none" else None
+        ctfs = self.inputCtfs.get() if self._needsCtf() else None
         series, notes, failures = from_scipion.tilt_series_set(
             self.inputTiltSeries.get(), names, ctfs, hand=self._optionValues()["hand"],
             centre=CENTRES[self.transformCentre.get()])
@@ -64,25 +65,28 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
         return {"tomograms": self._getExtraPath("input", "tomograms.star")}
 
     def _checkResult(self, result):
-        for name in ("tomogram", "odd", "even")[:3 if self.halves.get() else 1]:
-            mrc.read_header(result[name])
+        for name in ("tomogram", "odd", "even", "deconv"):
+            if name in result:
+                mrc.read_header(result[name])
 
     def createOutputStep(self, key, attempt):
         """Make the sets anew from the files on disk."""
         self._addFailed(self._seriesIds())
         self._collect()
         values = self._optionValues()
-        output = self._createSetOfTomograms()
-        output.setSamplingRate(values["pixel_size"])
-        output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
         names = set(self._seriesIds()) - set(self._errors())
-        for ts in self.inputTiltSeries.get().iterItems():
-            if ts.getTsId() in names:
-                result = self._result(ts.getTsId())
-                halves = [self._relative(result[name]) for name in ("odd", "even")] if values["halves"] else ()
-                output.append(to_scipion.tomogram(self._relative(result["tomogram"]), ts, values["pixel_size"],
-                                                  result["centre"], halves, values["ctf"] != "none"))
-        self._addOutput("Tomograms", output, self.inputTiltSeries, self.inputCtfs)
+        for label, kind in (("Tomograms", "tomogram"), ("Deconvolved", "deconv"))[:1 + values["deconvolve"]]:
+            output = self._createSetOfTomograms(suffix="" if kind == "tomogram" else kind)
+            output.setSamplingRate(values["pixel_size"])
+            output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
+            for ts in self.inputTiltSeries.get().iterItems():
+                if ts.getTsId() in names:
+                    result = self._result(ts.getTsId())
+                    halves = [self._relative(result[name]) for name in ("odd", "even")] if (
+                        values["halves"] and kind == "tomogram") else ()
+                    output.append(to_scipion.tomogram(self._relative(result[kind]), ts, values["pixel_size"],
+                                                      result["centre"], halves, values["ctf"] != "none"))
+            self._addOutput(label, output, self.inputTiltSeries, self.inputCtfs)
 
     # --------------------------- UTILS functions -----------------------------
     def _seriesIds(self):
@@ -90,9 +94,13 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
 
     def _match(self):
         sets = {"tilt series": self.inputTiltSeries.get().getTSIds()}
-        if self.inputCtfs.get() is not None and self._optionValues()["ctf"] != "none":
+        if self.inputCtfs.get() is not None and self._needsCtf():
             sets["CTFs"] = self.inputCtfs.get().getTSIds()
         return from_scipion.match(sets)
+
+    def _needsCtf(self):
+        values = self._optionValues()
+        return values["ctf"] != "none" or values["deconvolve"]
 
     def _orphans(self):
         return ["Not in every input: " + line for line in self._match()[1]]
@@ -100,8 +108,15 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
         errors, values = [], self._optionValues()
-        if values["ctf"] != "none" and self.inputCtfs.get() is None:
-            errors.append("CTF correction: there are no CTFs. Give a set of CTFs, or choose none.")
+        if values["deconvolve"] and values["ctf"] == "wiener":
+            errors.append("Deconvolved version too: CTF correction by wiener has restored the amplitudes already. "
+                          "Choose phaseflip.")
+        if values["halves"] and values["halves_by"] == "frames" and not self.inputTiltSeries.get().hasOddEven():
+            errors.append("Odd and even of: the tilt series have no images of odd and even frames. Choose tilts.")
+        if self._needsCtf() and self.inputCtfs.get() is None:
+            errors.append("CTF correction: there are no CTFs. Give a set of CTFs, or choose none."
+                          if values["ctf"] != "none" else
+                          "Deconvolved version too: there are no CTFs. Give a set of CTFs.")
         elif not self._seriesIds():
             errors.append("CTFs: none belongs to the tilt series. " + " ".join(self._match()[1]))
         return errors + from_scipion.obstacles(self.inputTiltSeries.get(), self._seriesIds(), values["pixel_size"])

@@ -14,9 +14,10 @@ from tomo.tests.test_base_centralized_layer import TestBaseCentralizedLayer
 from tomoexport.convert import attributes, from_scipion, positions
 from tomoexport.io import mrc, relion5, star
 from tomoexport.jobs import runner
-from tomoexport.options import AverageOptions, ReconstructOptions, SubtomoOptions
+from tomoexport.options import AverageOptions, ReconstructOptions, SeriesOptions, SubtomoOptions
 from tomoexport.protocols import (
     ProtTomoExportAverage,
+    ProtTomoExportImageSeries,
     ProtTomoExportImportParticles,
     ProtTomoExportImportTiltSeries,
     ProtTomoExportReconstruct,
@@ -208,25 +209,29 @@ class TestTomoExportForms(ProtocolTest):
     """What the forms ask, and what they say about inputs that cannot be used."""
 
     def test_every_option_is_in_a_form(self):
-        given = {"tomograms", "particles", "output", "star"}
+        given = {"tomograms", "particles", "output"}
+        # Of tables that are read without Scipion; sets know.
+        tables = {"per_series", "source", "motion"}
         imports = {"coordinates_pixel_size", "normalized"}
         for options, protocol_class, elsewhere in (
                 (ReconstructOptions, ProtTomoExportReconstruct, given),
-                (SubtomoOptions, ProtTomoExportSubtomos, given | imports),
+                (SubtomoOptions, ProtTomoExportSubtomos, given | imports | tables),
+                (SeriesOptions, ProtTomoExportImageSeries, given | imports | tables | {"device"}),
                 (AverageOptions, ProtTomoExportAverage, given)):
             protocol = self.make(protocol_class)
             for spec in fields(options):
                 if spec.name not in elsewhere:
                     self.assertIsNotNone(protocol.getParam(paramName(spec.name)), spec.name)
-            self.assertEqual(protocol._optionValues(), {spec.name: spec.default for spec in fields(options)
-                                                        if spec.name not in elsewhere})
+            values = protocol._optionValues()
+            self.assertEqual({n: v for n, v in values.items() if n not in elsewhere},
+                             {spec.name: spec.default for spec in fields(options) if spec.name not in elsewhere})
         protocol = self.make(ProtTomoExportImportParticles)
         for name in imports:
             self.assertIsNotNone(protocol.getParam(paramName(name)), name)
 
     def test_every_parameter_has_help(self):
         for protocol_class in (ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
-                               ProtTomoExportSubtomos, ProtTomoExportAverage):
+                               ProtTomoExportSubtomos, ProtTomoExportImageSeries, ProtTomoExportAverage):
             protocol = self.make(protocol_class)
             self.assertTrue(protocol_class.__doc__)
             for section in protocol._definition.iterSections():
@@ -237,7 +242,7 @@ class TestTomoExportForms(ProtocolTest):
 
     def test_missing_inputs(self):
         for protocol_class in (ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
-                               ProtTomoExportSubtomos, ProtTomoExportAverage):
+                               ProtTomoExportSubtomos, ProtTomoExportImageSeries, ProtTomoExportAverage):
             errors = self.make(protocol_class).validate()
             self.assertTrue(errors)
             for error in errors:
