@@ -82,14 +82,14 @@ def _act(given, top):
     if given.verb == "check":
         if given.checked is None:
             raise InputError("check", "no verb is given", "Use check " + ", check ".join(options.VERBS))
-        planned = runner.plan(given.checked, options.from_arguments(given.checked, given))
+        planned = runner.plan(given.checked, runner.read_options(given.checked, options.given(given.checked, given)))
         print("\n".join(planned.lines()))
         good = not any(p.severity == "error" for p in planned.problems) and not any(u.error for u in planned.units)
         return 0 if good else 2
     if given.verb == "run":
         job = _read_job(given.job)
     else:
-        job = {"verb": given.verb, "options": options.to_dict(options.from_arguments(given.verb, given))}
+        job = {"verb": given.verb, "options": options.given(given.verb, given)}
     done = runner.run(job)
     if done["failed"]:
         print("error: %d of %d tilt series failed: %s. The others are finished; results/ in the output folder has the "

@@ -171,6 +171,8 @@ class ParticleOptions:
     per_series: bool = option(False, "One particle file per tilt series", "The particle table is one of several that "
                               "are called [series name]_suffix.star: the others are found beside it, and each holds "
                               "the particles of its tilt series.")
+    species: str = option("", "M species", "Optional .species file of M: what is not given of particle table, pixel "
+                          "size, box and diameter is taken from it.", kind="input")
     motion: str = option("", "RELION trajectories", "Optional motion.star of RELION 5's polishing, which says where "
                          "each particle of the table was in each tilt. M's tables hold their trajectories themselves.",
                          kind="input", advanced=True)
@@ -501,8 +503,25 @@ def from_arguments(verb, namespace):
     InputError
         As `from_dict`.
     """
+    return from_dict(verb, given(verb, namespace))
+
+
+def given(verb, namespace):
+    """What parsed command line flags say.
+
+    Parameters
+    ----------
+    verb : str
+        Key of `VERBS`.
+    namespace : argparse.Namespace
+
+    Returns
+    -------
+    dict of str to str or bool
+        Options that were given.
+    """
     names = [spec.name for spec in fields(VERBS[verb])]
-    return from_dict(verb, {n: getattr(namespace, n) for n in names if getattr(namespace, n, None) is not None})
+    return {n: getattr(namespace, n) for n in names if getattr(namespace, n, None) is not None}
 
 
 def dumps(verb, options, **more):

@@ -20,10 +20,39 @@ from ..errors import InputError, TomoexportError
 from ..io import atomic
 from ..io.manifest import Manifest, fingerprint, lock
 from ..io.paths import safe_stem
+from ..io.species import read_species
 from .memory import budget
 from .plan import RESULTS, Problem, size
 
 log = logging.getLogger(__name__)
+
+
+def read_options(verb, values):
+    """Options of a verb from plain values; what a species of M says fills in for what is not given.
+
+    Parameters
+    ----------
+    verb : str
+        Key of `options.VERBS`.
+    values : dict
+        As `options.from_dict`.
+
+    Returns
+    -------
+    object
+        The verb's options.
+
+    Raises
+    ------
+    InputError
+        As `options.from_dict`, or if the species cannot be read.
+    """
+    if isinstance(values, dict) and values.get("species"):
+        known = read_species(values["species"])
+        found = {"particles": known.particles, "pixel_size": known.pixel_size, "box": known.box + known.box % 2,
+                 "diameter": known.diameter}
+        values = dict({name: value for name, value in found.items() if value}, **values)
+    return options_module.from_dict(verb, values)
 
 
 def verb_module(verb):
@@ -113,7 +142,7 @@ def run(job):
     unknown = set(job) - {"verb", "options", "series", "collect"}
     if unknown:
         raise InputError("job", "unknown entries " + ", ".join(sorted(unknown)), "Use verb, options, series, collect")
-    options = options_module.from_dict(job.get("verb"), job.get("options", {}))
+    options = read_options(job.get("verb"), job.get("options", {}))
     if not options.output:
         raise InputError("--output", "no folder is given", "Name the folder to write to")
     with _explaining(options.output):

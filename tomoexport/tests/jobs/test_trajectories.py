@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from tomoexport.cli import main as run_cli
 from tomoexport.engine.average import fsc
 from tomoexport.engine.phantom import chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz, zyz_from_matrix
@@ -172,3 +173,24 @@ def test_a_shift_is_followed_too(data):
     made = average(table)
     curve = fsc(made, moved.volume(BOX, PIXEL), (phantom.diameter / 2 + 20) / PIXEL)
     assert curve[int(BOX * PIXEL / 40):int(BOX * PIXEL / 12)].mean() > 0.8
+
+
+def test_a_species_fills_in_what_is_not_given(data):
+    folder, _, _, _ = data
+    path = folder / "ribosome.species"
+    path.write_text("""<?xml version="1.0" encoding="utf-8"?>
+<Species>
+  <Param Name="Name" Value="ribosome" />
+  <Param Name="PixelSize" Value="5.5" />
+  <Param Name="DiameterAngstrom" Value="170" />
+  <Param Name="Size" Value="48" />
+</Species>
+""")
+    shutil.copy(str(folder / "moving.star"), str(folder / "ribosome_particles.star"))
+    values = {"tomograms": str(folder / "tomograms.star"), "output": str(folder / "species"), "species": str(path)}
+    filled = runner.read_options("subtomo", values)
+    assert (filled.pixel_size, filled.diameter) == (5.5, 170) and filled.particles.endswith("ribosome_particles.star")
+    changed = runner.read_options("subtomo", dict(values, pixel_size="6", box="40", particles="mine.star"))
+    assert (changed.pixel_size, changed.box, changed.diameter, changed.particles) == (6, 40, 170, "mine.star")
+    code = run_cli(["check", "subtomo"] + [v for n, x in values.items() for v in ("--" + n, x)])
+    assert code == 0

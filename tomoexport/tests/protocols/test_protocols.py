@@ -211,7 +211,7 @@ class TestTomoExportForms(ProtocolTest):
     def test_every_option_is_in_a_form(self):
         given = {"tomograms", "particles", "output"}
         # Of tables that are read without Scipion; sets know.
-        tables = {"per_series", "source", "motion"}
+        tables = {"per_series", "source", "motion", "species"}
         imports = {"coordinates_pixel_size", "normalized"}
         for options, protocol_class, elsewhere in (
                 (ReconstructOptions, ProtTomoExportReconstruct, given),
