@@ -143,3 +143,28 @@ def test_room_on_disk_is_planned_for(data, tmp_path):
         {}, {"deconvolve": True}, {"deconvolve": True, "halves": True})]
     disk = [p.units[0].disk_bytes for p in sizes]
     assert disk[1] == 2 * disk[0] and disk[2] == 4 * disk[0]
+
+
+def test_contrast_and_normalisation_of_the_images(data, tmp_path, plain):
+    dark, _ = reconstruct(data, tmp_path / "dark", invert=False)
+    assert np.allclose(volume(dark), -volume(plain), atol=1e-5 * volume(plain).std())
+    raw, _ = reconstruct(data, tmp_path / "raw", normalize=False)
+    ratio = volume(raw).std() / volume(plain).std()
+    images = mrc.read_volume(relion5.read_project(str(data))[0].images[0][0])[0]
+    # The images' own grey values, of which binning leaves less.
+    assert 0.2 * images.std() < ratio < images.std() and abs(ratio - 1) > 0.05
+    assert np.corrcoef(volume(raw).ravel(), volume(plain).ravel())[0, 1] > 0.99
+
+
+def test_dimensions_are_unbinned_voxels(data, tmp_path, plain):
+    g = relion5.read_project(str(data))[0].geometry
+    binning = 20 / g.pixel_size
+    less = np.array([80, 120, 16])  # voxels that are whole ones after binning, on both sides
+    wanted = g.size_px - less
+    folder, result = reconstruct(data, tmp_path, **dict(zip(("size_x", "size_y", "size_z"), map(int, wanted))))
+    small, large = volume(folder), volume(plain)
+    assert np.allclose(np.array(large.shape) - small.shape, less[::-1] / binning, atol=1.01)
+    # The middle stays where it was.
+    start = (less[::-1] / 2 / binning).round().astype(int)
+    part = large[tuple(slice(a, a + n) for a, n in zip(start, small.shape))]
+    assert part.shape == small.shape and np.corrcoef(small.ravel(), part.ravel())[0, 1] > 0.95
