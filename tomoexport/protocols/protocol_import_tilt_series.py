@@ -1,16 +1,16 @@
-"""Aligned tilt series and their CTFs from a RELION 5 project."""
+"""Aligned tilt series and their CTFs from a RELION 5 project, or from Warp's XML."""
 
 from pyworkflow.protocol import LEVEL_ADVANCED, BooleanParam, FileParam, FolderParam
 from tomo.objects import SetOfCTFTomoSeries, SetOfTiltSeries
 
 from ..convert import import_files, to_scipion
-from ..io.relion5 import read_project
+from ..io.project import read_project
 from ..jobs import report
 from .protocol_base import ProtTomoExportBase
 
 
 class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
-    """Import aligned tilt series and CTFs from the tomograms.star of a RELION 5 project.
+    """Import aligned tilt series and CTFs from the tomograms.star of a RELION 5 project or from Warp's XML.
 
     The alignment becomes IMOD transforms, exactly; dose, acquisition order and excluded views are kept. What Scipion's
     tilt series have no field for (x-tilt, handedness, size of the tomogram) stays with them as extra attributes, which
@@ -23,8 +23,10 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
         form.addSection("Import")
-        form.addParam("tomogramsStar", FileParam, label="Tomograms STAR", important=True, help="tomograms.star of a "
-                      "RELION 5 project (from Align, CTF or later jobs), or of WarpTools' export for RELION 5.")
+        form.addParam("tomogramsStar", FileParam, label="Tomograms STAR or Warp XML", important=True,
+                      help="tomograms.star of a RELION 5 project (from Align, CTF or later jobs), or of WarpTools' "
+                      "export for RELION 5; the XML of a tilt series of Warp or M, or the folder of all of them. Their "
+                      "local alignment has no place in Scipion's tilt series; the command line follows it.")
         form.addParam("projectFolder", FolderParam, default="", label="Project folder", help="Folder that the paths in "
                       "the tables are relative to, as RELION writes them. Leave it empty to try the folders above the "
                       "file.")
@@ -53,6 +55,9 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
             excluded = one.geometry.n_tilts - one.geometry.used.sum()
             notes.append("%s: %d tilts%s" % (ts_id, one.geometry.n_tilts,
                                              ", %d excluded" % excluded if excluded else ""))
+            if one.geometry.deformation is not None:
+                notes.append("%s: its local alignment (movement, warping) is left out, for Scipion's tilt series have "
+                             "no place for it. The command line follows it." % ts_id)
             if ts_id != one.ts_id:
                 notes.append("%s is called %s here: Scipion allows letters, digits and underscores."
                              % (one.ts_id, ts_id))

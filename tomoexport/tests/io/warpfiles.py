@@ -58,7 +58,7 @@ def ctf_of(ctf):
     return params, [grid(name, column(value)) for name, value in values.items()]
 
 
-def write_series(folder, series, change, grids=()):
+def write_series(folder, series, change=lambda lines, ctf, g: (lines, ctf), grids=()):
     """Write one of our series as Warp keeps it: an XML, and each image in the folder ``average``."""
     os.makedirs(str(folder / "average"), exist_ok=True)
     movies = ["%s_%03d_%.1f.tif" % (series.ts_id, t, angle) for t, angle in enumerate(series.geometry.tilt)]

@@ -1,12 +1,14 @@
 """The options of the exports, through Scipion's forms."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 
 from tomoexport.convert import attributes, positions
-from tomoexport.io import mrc, seriesstar, star
-from tomoexport.protocols import ProtTomoExportImageSeries
+from tomoexport.io import mrc, relion5, seriesstar, star
+from tomoexport.protocols import ProtTomoExportImageSeries, ProtTomoExportImportTiltSeries
+from tomoexport.tests.io import warpfiles
 from tomoexport.tests.protocols.test_protocols import BOX, PIXEL, TOMO_PIXEL, ProtocolTest
 
 
@@ -51,6 +53,20 @@ class TestTomoExportOptions(ProtocolTest):
         for item in moved.Subtomograms:
             ctf = mrc.read_volume(attributes.take(item, attributes.CTF_FILE))[0]
             self.assertFalse(((ctf < 0.01) & (ctf != 0)).any())
+
+    def test_tilt_series_of_warp(self):
+        """The same series, written as Warp keeps them, make the same sub-tomograms."""
+        folder = os.path.abspath("warp")
+        for one in relion5.read_project(os.path.join(self.data, "tomograms.star")):
+            warpfiles.write_series(Path(folder), one)
+        imported = self.launch(ProtTomoExportImportTiltSeries, tomogramsStar=folder)
+        self.checkTiltSeries(imported.TiltSeries, expectedSetSize=2, expectedSRate=PIXEL, hasAlignment=True,
+                             anglesCount=3, isHeterogeneousSet=False, presentTsIds=["TS_01", "TS_02"],
+                             expectedDimensions={"TS_01": [64, 64, 3], "TS_02": [64, 72, 3]})
+        plain = self.export(self.particles)
+        same = self.export(self.particles, inputTiltSeries=(imported, "TiltSeries"), inputCtfs=(imported, "CTFs"))
+        for one, two in zip(plain.Subtomograms.iterItems(), same.Subtomograms.iterItems()):
+            np.testing.assert_allclose(*(mrc.read_volume(i.getFileName())[0] for i in (one, two)), atol=5e-3)
 
     def test_image_series(self):
         values = self.inputs(inputCoordinates=(self.particles, "Coordinates"))
