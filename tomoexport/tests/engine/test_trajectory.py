@@ -104,6 +104,12 @@ def test_a_full_turn_goes_on_and_does_not_turn_back():
         np.testing.assert_allclose(rotation[0], expected, atol=1e-9)
 
 
+def test_a_turn_that_ends_where_it_began():
+    turns = rotation_z(np.array([[0.0, 120.0, 240.0, 0.0]]))
+    _, rotation = Trajectory(np.zeros((1, 1, 3)), turns).at([0.0, 5.0, 6.0])
+    np.testing.assert_allclose(rotation[0, 1], rotation_z(300.0), atol=1e-9)
+
+
 def test_a_constant_trajectory_stands_still(rng):
     one = wobbling(rng, samples=1)
     many = Trajectory(np.repeat(one.position, 5, axis=1), np.repeat(one.rotation, 5, axis=1))
