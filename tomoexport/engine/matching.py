@@ -52,8 +52,10 @@ def match(old, new, tolerance, method="gated", old_id=None, new_id=None):
     Notes
     -----
     The saturated cost makes pairs beyond the tolerance as dear as no pair at all, so the problem falls apart, exactly,
-    into the connected components of the graph of pairs within it. Of assignments with the same sum the one with the
-    nearest pairs is taken; among equal distances points that come first in the sorted order go first.
+    into the connected components of the graph of pairs within it. Before, pairs are chosen that no competitor can
+    outdo: they gain more, of the tolerance, than the best others of both their ends together. Of assignments with the
+    same sum the one with the nearest pairs is taken; among equal distances points that come first in the sorted order
+    go first.
     """
     old, new = _points(old, "old"), _points(new, "new")
     if not tolerance >= 0:
@@ -206,44 +208,66 @@ def _gated_first(old, new, tolerance):
     pairs = cKDTree(old).sparse_distance_matrix(cKDTree(new), tolerance, output_type="ndarray")
     if not len(pairs):
         return nothing
-    i, j, d = pairs["i"], pairs["j"], pairs["v"]
-    graph = coo_matrix((np.ones(len(i), np.int8), (i, n + j)), (n + m, n + m))
-    _, label = connected_components(graph, directed=False)
-    del graph, pairs
-    order = np.lexsort((j, i, d, label[i]))
-    i, j, d = i[order], j[order], d[order]
-    first = np.flatnonzero(np.diff(label[i], prepend=-1))
-    size_old, size_new = np.bincount(label[:n])[label[i[first]]], np.bincount(label[n:], minlength=1)
-    size_new = size_new[label[i[first]]]
-    # Where one side has a single point, the nearest pair is the answer, and it stands first.
-    star = np.minimum(size_old, size_new) == 1
-    taken = [first[star]]
-    last = np.append(first[1:], len(i))
-    for begin, end in zip(first[~star], last[~star]):
-        taken.append(begin + _component(i[begin:end], j[begin:end], d[begin:end] / tolerance))
-    taken = np.concatenate(taken)
-    return i[taken], j[taken], d[taken]
+    order = np.lexsort((pairs["j"], pairs["i"]))
+    i, j, d = pairs["i"][order], pairs["j"][order], pairs["v"][order]
+    # In units of the tolerance, and a little concave: of equal sums the one with the nearest pairs is the least, and
+    # any pair is less than none.
+    gain = d / tolerance
+    gain = 1.0 - gain + _TIE * gain * gain
+    chosen = np.zeros(len(d), bool)
+    left = _choose_sure(i, j, gain, chosen)
+    i_left, j_left = i[left], n + j[left]
+    label = connected_components(coo_matrix((np.ones(len(left), np.int8), (i_left, j_left)), (n + m, n + m)),
+                                 directed=False)[1][i_left]
+    by_label = np.argsort(label, kind="stable")
+    for part in np.split(left[by_label], np.flatnonzero(np.diff(label[by_label])) + 1) if len(left) else ():
+        chosen[part[_component(i[part], j[part], gain[part])]] = True
+    return i[chosen], j[chosen], d[chosen]
 
 
-def _component(i, j, d):
-    """Places of the chosen pairs among the pairs of one component; `d` is in units of the tolerance."""
+def _choose_sure(i, j, gain, chosen):
+    """Choose pairs that gain more than the best of all others at both of their ends together: they are part of every
+    best assignment. Marks them in `chosen` and returns the places of pairs that compete still."""
+    left = np.arange(len(gain))
+    while len(left):
+        rows, columns, g = i[left], j[left], gain[left]
+        sure = g > _best_other(rows, g) + _best_other(columns, g)
+        if not sure.any():
+            break
+        chosen[left[sure]] = True
+        left = left[~(np.isin(rows, rows[sure]) | np.isin(columns, columns[sure]))]
+    return left
+
+
+def _best_other(ends, gain):
+    """For each pair, the largest gain of the other pairs at this end; 0 without any."""
+    order = np.lexsort((-gain, ends))
+    first = np.flatnonzero(np.diff(ends[order], prepend=-1))
+    count = np.diff(np.append(first, len(order)))
+    best = np.repeat(gain[order[first]], count)
+    best[first] = np.where(count > 1, gain[order[np.minimum(first + 1, len(order) - 1)]], 0.0)
+    out = np.empty(len(gain))
+    out[order] = best
+    return out
+
+
+def _component(i, j, gain):
+    """Places of the chosen pairs among the pairs of one component."""
     rows, i = np.unique(i, return_inverse=True)
     columns, j = np.unique(j, return_inverse=True)
     if len(rows) > len(columns):
         rows, i, columns, j = columns, j, rows, i
     n, m = len(rows), len(columns)
-    # A little concave: of equal sums the one with the nearest pairs is the least, and any pair is less than none.
-    cost = d - _TIE * d * d
-    if n * m <= max(_DENSE, 4 * len(d)):
-        table, place = np.ones((n, m)), np.full((n, m), -1)
-        table[i, j], place[i, j] = cost, np.arange(len(d))
+    if n * m <= max(_DENSE, 4 * len(gain)):
+        table, place = np.zeros((n, m)), np.full((n, m), -1)
+        table[i, j], place[i, j] = -gain, np.arange(len(gain))
         place = place[linear_sum_assignment(table)]
         return place[place >= 0]
-    # Every row may also stay alone, at the price of the tolerance. Zeros would count as missing: add 1 to all.
+    # Every row may also stay alone. A cost of 0 would count as missing.
     own = np.arange(n)
-    table = csr_matrix((np.concatenate([cost + 1, np.full(n, 2.0)]),
+    table = csr_matrix((np.concatenate([2.0 - gain, np.full(n, 2.0)]),
                         (np.concatenate([i, own]), np.concatenate([j, m + own]))), (n, m + n))
     row, column = min_weight_full_bipartite_matching(table)
-    chosen = np.full(n, -1)
-    chosen[row] = column
-    return np.flatnonzero(chosen[i] == j)
+    partner = np.full(n, -1)
+    partner[row] = column
+    return np.flatnonzero(partner[i] == j)

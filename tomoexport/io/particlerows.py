@@ -191,6 +191,8 @@ def _species(source, joined, new, source_names, series):
     made = {}
     for which, labels in enumerate((species.COORDINATE, species.ANGLE)):
         samples = species.sample_columns(joined, labels)
+        if not samples:
+            continue
         values = trajectory.at(np.linspace(0.0, 1.0, len(samples)))[which]
         values = values + half if which == 0 else np.stack(zyz_from_matrix(values), axis=-1)
         made.update((label, values[:, s, axis]) for s, three in enumerate(samples) for axis, label in enumerate(three))

@@ -83,7 +83,7 @@ def plan(options, only=None):
 
 def _same_sources(options, old, new):
     """The tilt series of each new particle, as the old set calls it where it has it: the same hash of M, or name."""
-    refuse_ambiguous(options.new, new.ts_ids, set(old.names()))
+    refuse_ambiguous(options.new, new.ts_ids, dict.fromkeys(old.names()))
     meant = particlestar.match_names(new.ts_ids, tuple(dict.fromkeys(old.names())))
     if species.HASH in old.extra and species.HASH in new.extra:
         known = {}
