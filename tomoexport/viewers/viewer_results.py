@@ -13,7 +13,9 @@ from ..protocols import (
     ProtTomoExportAverage,
     ProtTomoExportImportParticles,
     ProtTomoExportImportTiltSeries,
+    ProtTomoExportIntersect,
     ProtTomoExportReconstruct,
+    ProtTomoExportRemoveDuplicates,
     ProtTomoExportSubtomos,
 )
 
@@ -21,7 +23,8 @@ from ..protocols import (
 MOST = 8
 TITLES = {"overview": "Overview", "montage": "Sub-tomograms", "fsc": "Fourier shell correlation",
           "average": "Average", "particles_per_tomogram": "Particles per tomogram",
-          "tilts_per_particle": "Tilts per particle", "tilt_series": "Defocus and dose"}
+          "tilts_per_particle": "Tilts per particle", "tilt_series": "Defocus and dose",
+          "distances": "Distances between particles"}
 
 
 def reportFigures(protocol):
@@ -44,7 +47,7 @@ class TomoExportResultsViewer(ProtocolViewer):
 
     _label = "report"
     _targets = [ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
-                ProtTomoExportSubtomos, ProtTomoExportAverage]
+                ProtTomoExportSubtomos, ProtTomoExportAverage, ProtTomoExportIntersect, ProtTomoExportRemoveDuplicates]
     _environments = [DESKTOP_TKINTER]
 
     def _defineParams(self, form):
