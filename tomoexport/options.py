@@ -244,6 +244,49 @@ class SeriesOptions(ParticleOptions):
 
 
 @dataclass(frozen=True)
+class PseudosubtomoOptions:
+    """RELION 5 pseudo-subtomograms: 2D stacks or 3D sums, multiplied by their CTF."""
+
+    optimisation_set: str = option("", "Optimisation set", "RELION's optimisation_set.star, which names the tables of "
+                                   "particles, tomograms and trajectories; those that are given beside it are taken "
+                                   "instead.", kind="input")
+    tomograms: str = _tomograms()
+    tomogram_size: str = option("", "Tomogram size", "Unbinned voxels such as 4000x5700x1000, for Warp's XML that does "
+                                "not say it.", unit="px", advanced=True)
+    particles: str = option("", "Particles STAR", "Particle table; angles and box rotations stay, offsets are applied.",
+                            kind="input")
+    motion: str = option("", "Trajectories", "Optional motion.star of RELION's polishing.", kind="input")
+    output: str = _output()
+    binning: float = option(1.0, "Binning factor", "Pixel size of the output over that of the images; any number from "
+                            "1.", low=1.0, high=100.0)
+    box: int = option(128, "Box size", "Binned pixels, even: box in which the CTF is applied.", unit="px", low=8,
+                      high=4096)
+    crop: int = option(0, "Cropped box size", "Binned pixels, even: side of the output; 0 takes the box size.",
+                       unit="px", low=0, high=4096)
+    max_dose: float = option(0.0, "Maximum dose", "Tilts that had more before their exposure are left out; 0 takes "
+                             "all.", unit="e/A^2", low=0.0, high=1e6)
+    min_frames: int = option(1, "Minimum number of frames", "Particles that fewer tilts show are left out and listed.",
+                             low=1, high=100_000)
+    stack2d: bool = option(True, "Write output as 2D stacks", "Otherwise as 3D sums with weights.")
+    float16: bool = option(True, "Write output in float16", "Half the size; RELION before version 4 cannot read it.")
+    ctf: bool = option(True, "Multiply by the CTF", "And by the dose weight. Otherwise images are as they are.")
+    invert: bool = option(True, "Invert contrast", "Particles become bright.")
+    circle: bool = option(True, "Circular crop", "Level each image by what is outside the largest circle of the "
+                          "cropped box, and mask it.")
+    apply_offsets: bool = option(True, "Apply offsets", "Move positions by rlnOrigin and set that to 0.", advanced=True)
+    apply_orientations: bool = option(False, "Apply orientations", "Turn the boxes by the particles' angles, which are "
+                                      "0 then: rlnTomoSubtomogram has the whole orientation.", advanced=True)
+    exact: bool = option(False, "Unbinned windows", "Cut windows out of the images as they are and bin each, as "
+                         "RELION does, instead of binning every image once: slower, and equal to RELION's files.")
+    allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
+                              "the table of tomograms are left out and listed; otherwise they are an error.",
+                              advanced=True)
+    device: str = _device()
+    threads: int = _threads()
+    memory: float = _memory()
+
+
+@dataclass(frozen=True)
 class AverageOptions:
     """CTF-weighted average of exported sub-tomograms, with half maps and FSC."""
 
@@ -312,8 +355,8 @@ class DuplicatesOptions:
 
 
 VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
-         "series": SeriesOptions, "average": AverageOptions, "intersect": IntersectOptions,
-         "duplicates": DuplicatesOptions}
+         "series": SeriesOptions, "pseudosubtomo": PseudosubtomoOptions, "average": AverageOptions,
+         "intersect": IntersectOptions, "duplicates": DuplicatesOptions}
 
 
 def flag(name):

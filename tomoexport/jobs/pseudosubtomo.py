@@ -1,0 +1,353 @@
+"""Extract RELION 5 pseudo-subtomograms: plan, execute one tilt series, collect the tables."""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+
+from ..engine.backend import Backend, available_cores
+from ..engine.fourier import fourier_rescale
+from ..engine.poses import matrix_from_zyz, zyz_from_matrix
+from ..engine.preprocess import rescaled_shape
+from ..engine.pseudo import extract_stacks, extract_volumes, plan_pseudo, visible_tilts
+from ..engine.transfer import Fetched
+from ..errors import InputError, UnitError
+from ..io import mrc, optimisationset, particlestar, pseudostar
+from ..io.manifest import fingerprint
+from ..io.motion import read_motion
+from . import report
+from .memory import budget, workers_that_fit
+from .particles import Needs, places
+from .pipeline import Pipeline
+from .plan import PROCESS_BYTES, Plan, Problem, size, state
+from .progress import Progress
+from .series import identity, load, settings
+
+WAITING = 2  # results per thread that may wait to be written
+_BOX_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
+
+
+def completed(options):
+    """Options with the tables that an optimisation set names.
+
+    Parameters
+    ----------
+    options : PseudosubtomoOptions
+
+    Returns
+    -------
+    PseudosubtomoOptions
+
+    Raises
+    ------
+    InputError
+        If the set cannot be read, or tables are not given.
+    """
+    if options.optimisation_set:
+        found = optimisationset.read_optimisation_set(options.optimisation_set)
+        options = replace(options, **{name: path for name, path in found.items() if not getattr(options, name)})
+    for name, what in (("tomograms", "a tomograms.star"), ("particles", "a particle STAR file")):
+        if not getattr(options, name):
+            raise InputError("--" + name, "no file is given", "Name %s, or an --optimisation-set" % what)
+    return options
+
+
+def _read(options, only):
+    options = completed(options)
+    own = SimpleNamespace(tomograms=options.tomograms, tomogram_size=options.tomogram_size, pixel_size=float("inf"))
+    series, units, problems = load(own, options.ctf, only)
+    particles, notes = particlestar.read_particles(options.particles, series,
+                                                   allow_loss=options.allow_loss or only is not None)
+    if not options.apply_offsets:
+        turned = np.einsum("nij,nj->ni", _box_rotation(particles), _offsets(particles))
+        particles = replace(particles, position=particles.position + turned)
+    if options.motion:
+        particles = replace(particles, trajectory=read_motion(options.motion, particles, series))
+    return options, series, units, problems, particles, notes
+
+
+def crop(options):
+    """Side of the output, pixels."""
+    return options.crop or options.box
+
+
+def plan(options, only=None):
+    """Plan the extraction.
+
+    Parameters
+    ----------
+    options : PseudosubtomoOptions
+    only : list of str, optional
+        Names of the tilt series asked for; all by default.
+
+    Returns
+    -------
+    plan.Plan
+        A unit per tilt series, with its particles and the tilts that show them.
+
+    Raises
+    ------
+    InputError
+        If a table is not named or cannot be read, or the boxes do not go together.
+    """
+    side = crop(options)
+    if side % 2:
+        raise InputError("--crop", "%d is odd" % side, "Give an even size; %d is next" % (side + 1))
+    if side > options.box:
+        raise InputError("--crop", "%d px is more than the box of %d px" % (side, options.box),
+                         "Take a smaller crop or a larger --box")
+    options, series, units, problems, particles, notes = _read(options, only)
+    problems += [Problem("warning", "particles", note) for note in notes]
+    complete = {one.ts_id: one.geometry for one in series}
+    out, room, threads = Plan("pseudosubtomo", options, units, problems), budget(options), options.threads
+    for unit in units:
+        if unit.error:
+            continue
+        own, g = particles.in_series(unit.name), unit.series.geometry
+        exposures = complete[unit.name].dose, complete[unit.name].acq_order
+        seen = visible_tilts(g, g.project(places(own, exposures, g)[0]).xy,
+                             options.binning * side / 2 * g.pixel_size, options.max_dose or None)
+        kept = seen.sum(axis=1) >= options.min_frames
+        unit.inputs.update({path: state(path) for path in (options.particles, options.motion) if path})
+        unit.work = {"particles": own, "seen": seen, "kept": kept, "exposures": exposures, "room": room, "facts": {
+            "particles": "%d of %d kept" % (kept.sum(), len(own)), "pixel": "%g A" % (options.binning * g.pixel_size),
+            "box": "%d px" % options.box, "crop": "%d px" % side, "hand": g.hand}}
+        if len(own) == 0:
+            problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
+        each = 2 if options.float16 else 4
+        unit.disk_bytes = int(seen[kept].sum()) * side * side * each if options.stack2d else (
+            int(kept.sum()) * each * (side ** 3 + 2 * side * side * (side // 2 + 1)))
+        needs = memory_needs(unit, options)
+        if needs.least > room:
+            problems.append(Problem("error", unit.name, "one particle at a time needs %s of memory, %s are allowed" % (
+                size(needs.least), size(room)), "Allow more with --memory, or take a smaller box"))
+        out.memory_bytes = max(out.memory_bytes, needs.peak(room, threads or available_cores()))
+        unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid), own.position.tolist(),
+                                       _box_rotation(own).tolist(), [a.tolist() for a in places(own, exposures, g)])
+    if units and not any(unit.error for unit in units) and not any(unit.work["kept"].any() for unit in units):
+        problems.append(Problem("error", options.particles, "no particle lies within at least %d images"
+                                % options.min_frames, "Check the pixel size of the coordinates and the tilt series"))
+    return out
+
+
+def memory_needs(unit, options):
+    """Estimate the memory of one tilt series.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : PseudosubtomoOptions
+
+    Returns
+    -------
+    particles.Needs
+    """
+    g, side, b = unit.series.geometry, crop(options), options.box
+    shape = [n + 2 * _margin(options) for n in g.image_shape]
+    ratio = 1.0 if options.exact else options.binning
+    source = int(options.binning * b) if options.exact else b
+    result = 4 * (g.n_tilts * side * side if options.stack2d else 2 * side ** 3 + 2 * side * side)
+    working = g.n_tilts * (12 * source ** 2 + 24 * b * b) + (0 if options.stack2d else 40 * side ** 3)
+    return Needs(PROCESS_BYTES + 4 * g.n_tilts * int(np.prod(rescaled_shape(shape, ratio))) + 12 * g.n_tilts * b * b,
+                 16 * int(np.prod(shape)), working + (1 + WAITING) * result, result, False)
+
+
+def _margin(options):
+    """Pixels by which images are extended; half a window."""
+    return 2 * int(np.ceil(options.binning * options.box / 4))
+
+
+def _box_rotation(particles):
+    """Rotation of each particle's box `(N, 3, 3)`: rlnTomoSubtomogramRot, Tilt, Psi."""
+    if not all(label in particles.extra for label in _BOX_ANGLES):
+        return np.broadcast_to(np.eye(3), (len(particles), 3, 3))
+    return matrix_from_zyz(*(np.array(particles.extra[label], np.float64) for label in _BOX_ANGLES))
+
+
+def _offsets(particles):
+    """rlnOriginX/Y/ZAngst of each particle `(N, 3)`, which its table's reader has applied."""
+    labels = [label + "Angst" for label in particlestar.ORIGIN]
+    if not all(label in particles.extra for label in labels):
+        return np.zeros((len(particles), 3))
+    return np.stack([np.array(particles.extra[label], np.float64) for label in labels], -1)
+
+
+def _images(series, options, threads, progress):
+    """Tilt images with their edge pixels repeated outwards, binned unless windows are; and their pixel size, yx."""
+    stacks = {path: mrc.open_stack(path) for path, _ in series.images}
+    margin, g = _margin(options), series.geometry
+
+    def one(t):
+        path, section = series.images[t]
+        image = stacks[path].read(section)
+        if not np.isfinite(image).all():
+            raise UnitError("%s, section %d" % (path, section + 1), "it has pixels that are NaN or infinite",
+                            "Exclude the view or repair the image")
+        image = np.pad(image, margin, mode="edge")
+        ratio = (1.0, 1.0)
+        if not options.exact and options.binning > 1:
+            image, ratio = fourier_rescale(image, options.binning)
+        progress()
+        return image, ratio
+
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            images, ratios = zip(*pool.map(one, range(g.n_tilts)))
+    finally:
+        for stack in stacks.values():
+            stack.close()
+    progress.finish()
+    return np.stack(images), g.pixel_size * np.array(ratios[0])
+
+
+def execute(unit, options, backend):
+    """Extract the particles of one tilt series.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+        As planned.
+    options : PseudosubtomoOptions
+    backend : Backend
+        Its threads; the CPU computes.
+
+    Returns
+    -------
+    dict
+        Plain values: ``particles`` (a dict for each with ``uid``, ``kept``, ``reason``, ``frames``, ``image``,
+        ``weights``), ``notes``, ``files``.
+
+    Raises
+    ------
+    UnitError
+        If images cannot be used.
+    InputError
+        If a particle's name cannot be that of a file.
+    """
+    particles, kept, seen = unit.work["particles"], unit.work["kept"], unit.work["seen"]
+    series, g, side = unit.series, unit.series.geometry, crop(options)
+    order = {number: i for i, number in enumerate(unit.work["exposures"][1])}
+    rows = [order[number] for number in g.acq_order]
+    stems = ["Subtomograms/" + _file_name(uid, unit.name) for uid in particles.uid]
+    end = "_stack2d.mrcs" if options.stack2d else "_data.mrc"
+    entries = []
+    for uid, k, shown, stem in zip(particles.uid, kept, seen, stems):
+        frames = np.zeros(len(order), int)
+        frames[rows] = shown
+        entries.append({"uid": uid, "kept": bool(k), "frames": frames.tolist(), "image": stem + end,
+                        "weights": None if options.stack2d else stem + "_weights.mrc",
+                        "reason": "" if k else "seen in %d tilts, %d asked for" % (shown.sum(), options.min_frames)})
+    result = {"particles": entries, "notes": [], "files": []}
+    index = np.flatnonzero(kept)
+    if not len(index):
+        return result
+    room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
+    backend = Backend("cpu", threads=backend.threads) if backend.on_gpu else backend
+    images, pixel = _images(series, options, workers_that_fit(room, needs.shared, needs.reader, backend.threads),
+                            Progress(unit.name + " reading", g.n_tilts, "tilts"))
+    output_pixel = options.binning * g.pixel_size
+    shared = plan_pseudo(g, series.ctf if options.ctf else None, options.box, side, output_pixel, options.binning,
+                         backend, options.binning if options.exact else 1.0, options.invert, options.circle)
+    found = g.project(places(particles, unit.work["exposures"], g)[0])
+    place = (found.xy / pixel[::-1] + np.array(images.shape[:0:-1]) // 2)[..., ::-1]
+    # A trajectory moves the image point and leaves the defocus, as in RELION.
+    depth = g.hand * g.project(particles.position).depth
+    matrix = g.project(particles.position, particles.rotation if options.apply_orientations
+                       else _box_rotation(particles)).matrix
+    for folder in {os.path.dirname(stem) for stem in stems}:
+        os.makedirs(os.path.join(options.output, folder), exist_ok=True)
+    progress = Progress(unit.name, len(index), "particles")
+
+    def store(i, data, weights=None):
+        path = os.path.join(options.output, entries[i]["image"])
+        mrc.write(path, data[seen[i]] if options.stack2d else data, output_pixel, kind="stack", float16=options.float16)
+        if weights is not None:
+            mrc.write(os.path.join(options.output, entries[i]["weights"]), weights, 1 / output_pixel, kind="stack",
+                      float16=options.float16)
+        progress()
+
+    def compute(i):
+        some = slice(i, i + 1)
+        where = images, shared, place[some], depth[some]
+        if options.stack2d:
+            made = [extract_stacks(*where, seen[some], backend)]
+        else:
+            data, weight, count = extract_volumes(*where, matrix[some], seen[some], backend)
+            made = [data, np.concatenate([weight, count], axis=1)]
+        pipeline.deliver([i], Fetched(made))
+
+    workers = workers_that_fit(room, needs.shared, needs.worker, backend.threads)
+    pipeline = Pipeline(store, workers, WAITING * workers, backend.activate)
+    pipeline.run(index.tolist(), compute, workers)
+    progress.finish()
+    result["files"] = [os.path.join(options.output, entries[i][name]) for i in index for name in ("image", "weights")
+                       if entries[i][name]]
+    return result
+
+
+def _file_name(uid, ts_id):
+    """A particle's name as that of its files."""
+    name = uid if "/" in uid else "%s/%s" % (ts_id, uid)
+    if os.path.isabs(name) or any(part in ("", ".", "..") for part in name.split("/")):
+        raise InputError("particle %s" % uid, "its name cannot be that of a file",
+                         "Names are like TS_01/17 (rlnTomoParticleName)")
+    return name
+
+
+def collect(options, results):
+    """Write the particle table, the optimisation set and the report; the set comes last.
+
+    Parameters
+    ----------
+    options : PseudosubtomoOptions
+    results : list of dict
+        As `execute` returned them.
+
+    Returns
+    -------
+    dict
+        ``star``: path of the particle table and ``optimisation_set``, None if no particle is left; ``kept``: number;
+        ``dropped``: a line for each particle that is not in it.
+    """
+    options, series, _, _, particles, _ = _read(options, None)
+    entry = {}
+    for result in results:
+        if result["status"] != "failed":
+            entry.update({p["uid"]: p for p in result["particles"]})
+    dropped = ["%s: %s" % (uid, entry[uid]["reason"] if uid in entry else "its tilt series failed")
+               for uid in particles.uid if uid not in entry or not entry[uid]["kept"]]
+    # RELION groups particles by tomogram, in the order of these.
+    rows = [i for one in series for i, (name, uid) in enumerate(zip(particles.names(), particles.uid))
+            if name == one.ts_id and uid in entry and entry[uid]["kept"]]
+    star, whole = (os.path.join(options.output, name) for name in ("particles.star", "optimisation_set.star"))
+    out = {"star": None, "optimisation_set": None, "kept": len(rows), "dropped": dropped}
+    if not rows:
+        for path in (star, whole):
+            if os.path.exists(path):
+                os.remove(path)  # of an earlier run; it names particles that this one did not extract
+        return out
+    chosen = particles.select(np.array(rows))
+    entries = [entry[uid] for uid in chosen.uid]
+    if options.apply_orientations:
+        angles = zyz_from_matrix(chosen.rotation)
+        extra = dict(chosen.extra, **{label: a.tolist() for label, a in zip(_BOX_ANGLES, angles)})
+        chosen = replace(chosen, extra=dict(extra, **dict.fromkeys(particlestar.ANGLE, [0.0] * len(chosen))))
+    groups = {one.ts_id: (one.optics_group or "opticsGroup1", one.optics, one.geometry.pixel_size) for one in series}
+    pixel_size = options.binning * groups[chosen.names()[0]][2]
+    report.tilts_per_particle([sum(e["frames"]) for e in entries],
+                              os.path.join(options.output, "report", "tilts_per_particle.png"))
+    motion = None
+    if options.motion:
+        motion = os.path.join(options.output, "motion.star")
+        if not (os.path.exists(motion) and os.path.samefile(options.motion, motion)):
+            shutil.copyfile(options.motion, motion)
+    pseudostar.write_pseudosubtomos(
+        star, chosen, groups, [os.path.join(options.output, e["image"]) for e in entries],
+        None if options.stack2d else [os.path.join(options.output, e["weights"]) for e in entries],
+        [e["frames"] for e in entries], pixel_size, options.binning, crop(options),
+        options.ctf or not options.stack2d, None if options.apply_offsets else _offsets(chosen))
+    optimisationset.write_optimisation_set(whole, particles=star, tomograms=options.tomograms, motion=motion)
+    return dict(out, star=star, optimisation_set=whole)
