@@ -72,8 +72,8 @@ def made_rows(source, old, new, source_names, series=None, pixel_size=None):
 
     Positions, offsets and orientations are converted. Columns that both tables have get the particle's own values.
     What describes images and optics is that of a particle of the same tilt series, or else of the first one. Of the
-    rest, whole numbers get the least that occurs, other numbers 0, half sets 1 and 2 by turns, and text ``None``; a
-    column with one value keeps it.
+    rest, whole numbers get the least that occurs, other numbers 0, half sets 1 and 2 by turns, and text ``None`` (M's
+    ``null``); a column with one value keeps it.
 
     Parameters
     ----------
@@ -111,10 +111,10 @@ def made_rows(source, old, new, source_names, series=None, pixel_size=None):
     like = np.array([first.get(name, 0) for name in source_names])
     made = _poses(source, joined, columns, old, new, source_names, like, series, pixel_size)
     made.update(_names(joined, columns, old, new, source_names, first))
-    out = []
+    out, nothing = [], "null" if species.is_species(joined) else "None"
     for column in columns:
         if column not in made:
-            made[column] = _values(column, joined.text(column), like, new)
+            made[column] = _values(column, joined.text(column), like, new, nothing)
         out.append([star.as_text(v) for v in np.asarray(made[column], object)])
     return [list(row) for row in zip(*out)]
 
@@ -237,7 +237,7 @@ def _names(joined, columns, old, new, source_names, first):
     return made
 
 
-def _values(column, texts, like, new):
+def _values(column, texts, like, new, nothing):
     """A column that has nothing to do with the pose."""
     if column in _OPTICS:
         return [texts[i] for i in like]
@@ -252,6 +252,6 @@ def _values(column, texts, like, new):
     try:
         numbers = [float(t) for t in texts]
     except ValueError:
-        return ["None"] * len(new)
+        return [nothing] * len(new)
     whole = all(v.is_integer() for v in numbers) and not any("." in t or "e" in t.lower() for t in texts)
     return [str(int(min(numbers))) if whole else "0.0"] * len(new)

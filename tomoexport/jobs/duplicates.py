@@ -52,7 +52,7 @@ def plan(options, only=None):
     unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k != "output"}, unit.inputs)
     unit.disk_bytes = 2 * os.path.getsize(options.particles) + 300_000
     return Plan("duplicates", options, [unit], problems,
-                memory_bytes=PROCESS_BYTES + 20 * os.path.getsize(options.particles))
+                memory_bytes=PROCESS_BYTES + 10 * os.path.getsize(options.particles))
 
 
 def _scores(options, particles):

@@ -18,7 +18,7 @@ from .plan import PROCESS_BYTES, Plan, Problem, Unit, size
 from .progress import Progress
 from .sets import grouped, inputs, protect, read, read_series, refuse_ambiguous, row_order
 
-_PAIR_BYTES, _CELL_BYTES = 200, 17  # of memory: per pair within the tolerance, per cell of a dense cost matrix
+_PAIR_BYTES, _CELL_BYTES = 250, 17  # of memory: per pair within the tolerance, per cell of a dense cost matrix
 SETS = ("only_old", "both", "only_new")
 
 
@@ -78,7 +78,7 @@ def plan(options, only=None):
                                    unit.inputs)
     unit.disk_bytes = os.path.getsize(options.old) * (1 + bool(options.only_new) * len(new) // len(old)) + 300_000
     return Plan("intersect", options, [unit], problems,
-                memory_bytes=PROCESS_BYTES + needed + 20 * sum(os.path.getsize(p) for p in (options.old, options.new)))
+                memory_bytes=PROCESS_BYTES + needed + 10 * sum(os.path.getsize(p) for p in (options.old, options.new)))
 
 
 def _same_sources(options, old, new):

@@ -14,6 +14,7 @@ from tomoexport.errors import InputError
 from tomoexport.io import particlestar, relion5, species, star
 from tomoexport.jobs import runner
 from tomoexport.tests.jobs.sets import particle_table, rows
+from tomoexport.tests.shared import need_shared
 
 
 def places(seed, n=30, side=400.0):
@@ -314,6 +315,46 @@ def test_every_dialect_with_every_other(tmp_path, project, old_kind, new_kind):
         if new_kind == "m":  # the second sample, too, of particles that move
             moved = read.trajectory.position[:, 1] - read.trajectory.position[:, 0]
             np.testing.assert_allclose(moved, 1.0, atol=1e-4)
+
+
+def test_tilt_series_of_m_are_told_by_their_source_file(tmp_path, project):
+    """Names that say nothing, hashes that say it all: both verbs take the .source file."""
+    folder, series, particles = project
+    files = "".join('<File Hash="hash of %s" Name="%s.tomostar" />' % (one.ts_id, one.ts_id) for one in series)
+    (tmp_path / "m.source").write_text("<Source><Files>%s</Files></Source>" % files)
+    table = corner_table(tmp_path / "m.star", "m", series, particles, particles.names())
+    block = star.read(table).table("")
+    columns = dict({c: block.text(c) for c in block.columns}, wrpSourceName=["x%d" % i for i in range(len(particles))])
+    star.write(table, [star.Table.from_columns("", columns)])
+    given = dict(tomograms=str(folder / "tomograms.star"), source=str(tmp_path / "m.source"))
+    assert intersect(tmp_path / "a", table, table, **given)["collected"]["both"] == len(particles)
+    job = {"verb": "duplicates", "options": dict(given, particles=table, output=str(tmp_path / "b"), distance=1.0)}
+    assert runner.run(job)["collected"]["kept"] == len(particles)
+    del given["source"], job["options"]["source"]
+    with pytest.raises(InputError, match="no particle belongs to one of the tilt series"):
+        intersect(tmp_path / "c", table, table, **given)
+    with pytest.raises(InputError, match="no particle belongs to one of the tilt series"):
+        runner.run(job)
+
+
+@pytest.mark.shared
+def test_a_real_table_with_itself(tmp_path):
+    """WarpTools' own table: nothing changes, and joined with itself each particle is there twice, in the same place."""
+    folder = need_shared("data", "warptools")
+    table = str(folder / "warp2_particles_matching.star")
+    given = dict(tomograms=str(folder / "warp2_matching_tomograms.star"))
+    out = intersect(tmp_path / "a", table, table, tolerance=0.1, **given)["collected"]
+    before, after = star.read(table), star.read(out["star"])
+    assert out["only_old"] == out["only_new"] == 0 and after.blocks == before.blocks
+    for name in before.blocks:
+        assert after.table(name).columns == before.table(name).columns
+        assert after.table(name).rows == before.table(name).rows
+    joined = intersect(tmp_path / "b", table, table, tolerance=0.0, both=False, only_old=True, only_new=True, **given)
+    twice, _ = particlestar.read_particles(joined["collected"]["star"], relion5.read_project(given["tomograms"]))
+    n = out["both"]
+    assert len(twice) == 2 * n > 0 and twice.names()[:n] == twice.names()[n:]
+    np.testing.assert_allclose(twice.position[n:], twice.position[:n], atol=1e-4)
+    np.testing.assert_allclose(twice.rotation[n:], twice.rotation[:n], atol=1e-6)
 
 
 @pytest.mark.parametrize("with_offsets", [False, True])
