@@ -168,3 +168,14 @@ def test_dimensions_are_unbinned_voxels(data, tmp_path, plain):
     start = (less[::-1] / 2 / binning).round().astype(int)
     part = large[tuple(slice(a, a + n) for a, n in zip(start, small.shape))]
     assert part.shape == small.shape and np.corrcoef(small.ravel(), part.ravel())[0, 1] > 0.95
+
+
+def test_a_series_that_cannot_be_reconstructed_fails_alone(data, tmp_path):
+    """Its beams run along the tomogram's y axis; the plan says so before anything is computed."""
+    one, other = relion5.read_project(str(data))
+    wrong = replace(other, geometry=other.geometry.replace(xtilt=np.full(other.geometry.n_tilts, 90.0)))
+    table = relion5.write_project(str(tmp_path / "wrong"), [one, wrong], paths="absolute")
+    out = runner.run({"verb": "reconstruct", "options": {
+        "tomograms": str(table), "output": str(tmp_path / "out"), "pixel_size": 20.0, "threads": 2}})
+    assert out["failed"] == ["TS_02"] and "along the y axis" in out["results"][1]["error"]
+    assert out["results"][0]["status"] == "done"
