@@ -357,15 +357,20 @@ def test_a_real_table_with_itself(tmp_path):
     np.testing.assert_allclose(twice.rotation[n:], twice.rotation[:n], atol=1e-6)
 
 
-@pytest.mark.parametrize("with_offsets", [False, True])
-def test_offsets_and_box_angles_go_along_where_the_table_has_them(tmp_path, project, with_offsets):
+@pytest.mark.parametrize("has", ["offsets and box angles", "offsets", "neither"])
+def test_offsets_and_box_angles_go_along_where_the_table_has_them(tmp_path, project, has):
     """A new particle beside the centre of its image stays so; a table without offsets gets its true position."""
     folder, series, particles = project
     own = np.arange(len(particles)) < 4
     box = Rotation.random(len(particles), random_state=1).as_matrix()
     offset = np.random.default_rng(2).uniform(-9, 9, (len(particles), 3))
     old = corner_table(tmp_path / "old.star", "relion4", series, particles.select(own), particles.select(own).names(),
-                       *((box[own], offset[own]) if with_offsets else ()))
+                       *(() if has == "neither" else (box[own], offset[own])))
+    if has == "offsets":
+        tables = star.read(old)
+        block = tables.table("particles")
+        kept = {c: block.text(c) for c in block.columns if not c.startswith("rlnTomoSubtomogram")}
+        star.write(old, [tables.table("optics"), star.Table.from_columns("particles", kept)])
     new = corner_table(tmp_path / "new.star", "relion4", series, particles.select(~own), particles.select(~own).names(),
                        box[~own], offset[~own])
     out = intersect(tmp_path / "out", old, new, tomograms=str(folder / "tomograms.star"), both=False, only_new=True)
@@ -373,10 +378,13 @@ def test_offsets_and_box_angles_go_along_where_the_table_has_them(tmp_path, proj
     read, _ = particlestar.read_particles(out["collected"]["star"], series)
     np.testing.assert_allclose(read.position, particles.select(~own).position, atol=1e-6)
     np.testing.assert_allclose(read.rotation, particles.select(~own).rotation, atol=1e-6)
-    if with_offsets:
-        np.testing.assert_allclose(written.float("rlnOriginZAngst"), offset[~own][:, 2], atol=1e-9)
-        np.testing.assert_allclose(written.float("rlnCoordinateX"), star.read(new).table("particles").float(
-            "rlnCoordinateX"), atol=1e-9)
+    if has == "neither":
+        return
+    if has == "offsets":
+        offset = np.einsum("nij,nj->ni", box, offset)
+    np.testing.assert_allclose(written.float("rlnOriginZAngst"), offset[~own][:, 2], atol=1e-6)
+    np.testing.assert_allclose(written.float("rlnCoordinateX"), star.read(new).table("particles").float(
+        "rlnCoordinateX"), atol=1e-6)
 
 
 def test_pixel_sizes_of_coordinates_can_be_given(tmp_path, project):
