@@ -203,10 +203,24 @@ def _circled(data, plan, size, scale, backend, rolled=False):
         return windows
     total = data[:, :, 0, 0].real.copy()
     # Rows that the circle does not touch are not needed.
-    reach = min(plan.crop // 2 + 1, b // 2)
+    reach = _reach(plan)
     lines = fft.ifft(data, axis=2, overwrite_x=True)[:, :, b // 2 - reach:b // 2 + reach]
     rows = fft.irfft(lines, n=b, axis=3)
     return implementation(backend).circle(rows, total, plan.crop / 2, EDGE, size, rolled, scale)
+
+
+def _reach(plan):
+    """Rows above and below the centre that the circle touches."""
+    return min(plan.crop // 2 + 1, plan.box // 2)
+
+
+def _transform(windows, reach, backend):
+    """rfft2 of windows that are 0 but for some rows at both ends."""
+    xp, fft, b = backend.xp, backend.fft, windows.shape[3]
+    lines = xp.zeros(windows.shape[:3] + (b // 2 + 1,), np.complex64)
+    for rows in (slice(0, reach), slice(b - reach, b)):
+        lines[:, :, rows] = fft.rfft(windows[:, :, rows], axis=3)
+    return fft.fft(lines, axis=2, overwrite_x=True)
 
 
 def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
@@ -240,7 +254,7 @@ def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
     share = np.float32((c / b) ** 2)
     scale = share * np.float32(c ** 1.5 / b * (b / (c * np.sqrt(plan.binning))))
     if plan.circle:
-        data = backend.fft.rfft2(_circled(data, plan, b, scale, backend, rolled=True), axes=(2, 3))
+        data = _transform(_circled(data, plan, b, scale, backend, rolled=True), _reach(plan), backend)
     else:
         data *= backend.xp.asarray(scale * centre_phase(b))
     cells = np.ascontiguousarray(np.swapaxes(np.asarray(matrix, np.float64), -1, -2)) * (c / b)
