@@ -260,8 +260,6 @@ def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
     cells = np.ascontiguousarray(np.swapaxes(np.asarray(matrix, np.float64), -1, -2)) * (c / b)
     limit = np.where(visible[0], plan.limit, -1.0)
     cells = kernels.insert_linear(data, weight, backend.to_device(cells), backend.to_device(limit), c)
-    grids, weight, count = kernels.fold_linear(cells, c)
+    grids, weight, count = kernels.fold_linear(cells, c, share)
     volumes = backend.fft.irfftn(grids, s=(c, c, c), axes=(1, 2, 3), overwrite_x=True)
-    weight *= share
-    count *= share
     return volumes, weight, count

@@ -540,19 +540,22 @@ def _insert_linear(data, weight, source, place, mirrored, part, side, half, cell
             cells[p + L7] += b3 * f
 
 
-def fold_linear(cells, grid):
+def fold_linear(cells, grid, share=1.0):
     """See `reference.fold_linear`. Empties its input."""
     shape = (len(cells), grid, grid, grid // 2 + 1)
     data, weight, count = np.empty(shape, np.complex64), np.empty(shape, np.float32), np.empty(shape, np.float32)
-    _fold_linear(cells, grid, data, weight, count)
-    _emptied(cells)
+    # Cells are emptied while they are at hand; what mates need of them is copied.
+    _fold_linear(cells, cells[:, :, :, 0].copy(), grid, np.float32(share), data, weight, count)
+    _workspace.cells = cells
     return data, weight, count
 
 
 @_jit
-def _fold_linear(cells, grid, data, weight, count):
+def _fold_linear(cells, first, grid, share, data, weight, count):
     centre, turns = grid // 2 + 2, _alternating(grid // 2 + 1)
     for i in range(len(cells)):
+        for edge in (0, 1, grid + 2, grid + 3):
+            cells[i, edge] = 0
         for z in range(grid):
             kz = z if z < grid // 2 else z - grid
             for y in range(grid):
@@ -562,13 +565,17 @@ def _fold_linear(cells, grid, data, weight, count):
                 for x in range(len(w)):
                     f = sign * turns[x]
                     d[x] = complex(f * row[x, 0], f * row[x, 1])
-                    w[x] = row[x, 2]
-                    n[x] = row[x, 3]
+                    w[x] = share * row[x, 2]
+                    n[x] = share * row[x, 3]
+                row[:] = 0
                 # The highest frequency is its own mate.
                 mz, my = kz if kz == -(grid // 2) else -kz, ky if ky == -(grid // 2) else -ky
-                mate = cells[i, centre + mz, centre + my, 0]
-                _add_mate(data[i, z, y], weight[i, z, y], 0, mate, (z + y) % 2)
-                count[i, z, y, 0] += mate[3]
+                mate = first[i, centre + mz, centre + my]
+                d[0] += complex(sign * mate[0], -sign * mate[1])
+                w[0] += share * mate[2]
+                n[0] += share * mate[3]
+            for edge in (0, 1, grid + 2, grid + 3):
+                cells[i, centre + kz, edge] = 0
 
 
 def fold_grid(cells, grid):

@@ -132,12 +132,14 @@ def insert_linear(data, weight, matrix, limit, grid):
     return out
 
 
-def fold_linear(cells, grid):
+def fold_linear(cells, grid, share=1.0):
     """See `reference.fold_linear`."""
     run = runtime()
     shape = (len(cells), grid, grid, grid // 2 + 1)
     data, weight, count = (run.xp.empty(shape, kind) for kind in (np.complex64, np.float32, np.float32))
     run.launch("fold_linear", data.size, cells, data, weight, count, len(cells), grid)
+    weight *= np.float32(share)
+    count *= np.float32(share)
     return data, weight, count
 
 

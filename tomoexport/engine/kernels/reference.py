@@ -205,7 +205,7 @@ def insert_linear(data, weight, matrix, limit, grid):
     return out.reshape(n, side, side, half, 4).astype(np.float32)
 
 
-def fold_linear(cells, grid):
+def fold_linear(cells, grid, share=1.0):
     """Bring the Hermitian mates on the plane kx = 0 of a trilinear Fourier grid together.
 
     Parameters
@@ -214,6 +214,8 @@ def fold_linear(cells, grid):
         As `insert_linear` returns it. Not to be used any more afterwards.
     grid : int
         Side of the grid.
+    share : float
+        Factor on weight and count.
 
     Returns
     -------
@@ -233,7 +235,7 @@ def fold_linear(cells, grid):
         out.append(channel)
     k = np.arange(grid)
     sign = np.where((k[:, None, None] + k[:, None] + k[:half + 1]) % 2, -1, 1)
-    return (out[0] * sign).astype(np.complex64), out[1].astype(np.float32), out[2].astype(np.float32)
+    return (out[0] * sign).astype(np.complex64), *((share * channel).astype(np.float32) for channel in out[1:])
 
 
 def insert_slices(data, weight, matrix, table, grid):

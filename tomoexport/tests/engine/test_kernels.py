@@ -80,6 +80,7 @@ def cases():
         out.append(("insert_linear", (spectrum(), normal(n, t, *half), planes * 0.75, np.array([8.0, 7.5, -1, 8, 3]),
                                       12)))
     out.append(("fold_linear", (reference.insert_linear(*out[-1][1]), 12)))
+    out.append(("fold_linear", (normal(n, 14, 14, 7, 4), 10, 0.4)))
     position, slab = rng.uniform(-.6, .6, (t, 3)), rng.uniform(-.1, .1, (t, 3))
     position[:, 0], slab[:, 0] = 12, 1
     group = np.array([0, 1, 0, 1, 1], np.int32)
