@@ -21,9 +21,10 @@ additions, which the L2 cache bounds:
     FFT                 2.5 P log2(p) real, 5 P log2(p) complex; P points in all, p of one transform
     crop                0; reads no more than the stack
     modulate            51 per frequency of each window, 30 of them for sines
-    insert_slices       655 per sample within the circle (24 double: matrix 9, limits 3, places 12); 256 atomics
+    modulate_parts      the same, and 2 for sums and differences; join_parts 5
+    spread_rows         2 per term and column
     insert_linear       114 per sample within the circle (18 double); 32 atomics; low-dose limits are not counted
-    fold_grid, _linear  5, 2 per frequency of the grid
+    fold_linear         2 per frequency of the grid
     circle              2 per pixel, 2 per pixel kept
     weigh               per frequency 5 + 15 (double) for k and phase, 8 (4 double) per table, 20 (6 double) per slab
     resample            78 per sample (16 double)
@@ -74,6 +75,7 @@ from tomoexport.engine.fourier import sphere
 from tomoexport.engine.kernels import gpu
 from tomoexport.engine.preprocess import PreparedStack, prepare_stack
 from tomoexport.engine.simulate import make_series
+from tomoexport.engine.turn import ALONG_X
 from tomoexport.engine.weights import odd_even_groups
 from tomoexport.errors import BackendError
 from tomoexport.jobs import doctor, runner
@@ -331,34 +333,32 @@ def fft_cost(name):
     return cost
 
 
+def parts_cost(given, result, **_):
+    data = given[0]
+    return Cost(size_of(*given, data, result), 53.0 * data.size)
+
+
+def spread_cost(given, result, **_):
+    rows, start, source, factor, used = given
+    return Cost(size_of(rows, start, source, factor, result), 2.0 * len(rows) * len(source) * used)
+
+
 def slices_cost(given, result, **_):
-    """What `subtomo.slices` does itself: cropping windows, one product of matrices, signs."""
-    plan, data = given[1], result[0]
-    n, t, b, bh = data.shape
+    """What `subtomo.slices` does itself: products of matrices, for parts that are even or odd along y and along x."""
+    plan, (n, t, b, bh) = given[1], result[0].shape
     s = plan.padded
     if s == b:
-        return Cost(16.0 * data.size, 2.0 * data.size)
-    product = float(n * t * b * (s // 2 + 1))
-    return Cost(4.0 * n * t * s * (s // 2 + 1) + 4 * product + 8.0 * n * t * b * b + 16.0 * data.size,
-                2 * s * product + 2.0 * data.size)
+        return Cost(16.0 * result[0].size, 2.0 * result[0].size)
+    sh, planes = s // 2 + 1, 3.0 * n * t
+    return Cost(8 * planes * (sh * sh + 2 * bh * sh + bh * bh), 4 * planes * bh * sh * (sh + bh))
 
 
-def crop_last_cost(given, result, **_):
-    partly, last, mates = given[:3]
-    rows = partly.size / partly.shape[-1]
-    return Cost(size_of(partly, last, mates, result), 2.0 * rows * (last.size + mates.size) + result.size)
-
-
-def reconstruct_cost(given, result, **_):
-    """What `subtomo.reconstruct_subtomos` does itself: two products of matrices of the 3D CTF."""
-    plan, n = given[1], len(result[0])
-    b, g, gh = plan.box, plan.grid, plan.grid // 2 + 1
-    return Cost(4.0 * n * gh * (g * g + 2 * b * g + b * b), 2.0 * n * gh * b * g * (g + b))
-
-
-def real_cost(given, result, **_):
-    """What `subtomo._to_real` does itself: one factor."""
-    return Cost(2 * size_of(result), 1.0 * result.size)
+def volumes_3d_ctfs_cost(given, result, **_):
+    """What `subtomo._spread` does itself: the window of the volume; two products and an exchange of axes of the CTF."""
+    plan, n = given[2], len(result[0])
+    b, g, bh = plan.box, plan.grid, plan.box // 2 + 1
+    return Cost(2 * size_of(result[0]) + 4.0 * n * bh * (g * g + 2 * b * g + 3 * b * b),
+                result[0].size + 2.0 * n * bh * b * g * (g + b))
 
 
 def stacks_cost(given, result, **_):
@@ -468,23 +468,22 @@ def functions_of(sizes, fft):
 
     kernels = {
         "crop": ("cut", crop_cost), "modulate": ("CTF", modulate_cost), "circle": ("circle", circle_cost),
-        "insert_slices": ("insertion", insertion_cost(655, 24, 256, False)), "fold_grid": ("fold", once(5)),
+        "modulate_parts": ("CTF", parts_cost), "join_parts": ("crop", once(5)),
+        "spread_rows": ("gridding", spread_cost),
         "insert_linear": ("insertion", insertion_cost(114, 18, 32, True)), "fold_linear": ("fold", once(2)),
         "weigh": ("filters", weigh_cost), "resample": ("rows", resample_cost),
         "backproject": ("back-projection", backprojection_cost(16, 11)),
         "backproject_sheared": ("back-projection", backprojection_cost(31, 17))}
     found = {KERNELS + name: entry for name, entry in kernels.items()}
     transforms = {"rfft2": forward, "irfft2": backward, "ifft": "inverse transform", "irfft": "inverse transform",
-                  "irfftn": "inverse transform"}
+                  "irfftn": "inverse transform", "rfft": "second transform", "fft": "second transform"}
     found.update({"%s:%s" % (fft.__name__, name): (stage, fft_cost(name)) for name, stage in transforms.items()})
     found.update({
         ENGINE + "backend:Backend.to_device": (TO_DEVICE, upload_cost),
         ENGINE + "backend:Backend.to_host": (TO_HOST, download_cost),
         ENGINE + "subtomo:slices": ("crop", slices_cost),
-        ENGINE + "subtomo:_crop_last": (lambda partly, *_, **__: "crop" if partly.shape[-1] == sizes.padded // 2 + 1
-                                        else "3D CTF", crop_last_cost),
-        ENGINE + "subtomo:_to_real": ("inverse transform", real_cost),
-        ENGINE + "subtomo:reconstruct_subtomos": ("3D CTF", reconstruct_cost),
+        ENGINE + "subtomo:_spread": ("window, 3D CTF", volumes_3d_ctfs_cost),
+        ENGINE + "subtomo:reconstruct_subtomos": ("host", nothing),
         ENGINE + "pseudo:_windows": ("host", nothing),
         ENGINE + "pseudo:_circled": ("host", nothing),
         ENGINE + "pseudo:extract_stacks": ("factors", stacks_cost),
@@ -515,7 +514,8 @@ def particle_cases(args, backend):
     sizes, rng = args.sizes, np.random.default_rng(1)
     p, most = sizes.pixel_size, max(max(sizes.batches), sizes.stages_batch)
     made = make_series("noise", sizes.shape, p, 1600.0, sizes.tilts, 0, rng, sizes.box * p)
-    g, ctf = made.geometry, made.ctf
+    # As the export has them after it has turned the images.
+    g, ctf = made.geometry.replace(axis=np.full(sizes.tilts, ALONG_X)), made.ctf
     images = rng.standard_normal((sizes.tilts,) + sizes.shape, dtype=np.float32)
     stack = PreparedStack(images, (p, p), np.zeros(sizes.tilts, bool), np.zeros(sizes.tilts, int))
     seen = g.project(rng.uniform(-0.3, 0.3, (most, 3)) * g.volume_size)

@@ -266,6 +266,7 @@ def _emptied(cells):
 
 
 PLANES = 8  # of the grid that samples are sorted by: they stay in the cache while neighbours in a row stay together
+LINEAR_PLANES = 16  # the same for the smaller grid of trilinear samples
 SAMPLES = 2_000_000  # at most this many samples have their cells and weights kept between calls
 
 
@@ -472,19 +473,21 @@ def insert_linear(data, weight, matrix, limit, grid):
 
 @lru_cache(maxsize=2)
 def _ordered_linear(matrix, b, limit, grid):
-    """As `_ordered_samples`, with the places between two cells along x, y and z for weights."""
+    """As `_ordered_samples`, with the places between two cells along x, y and z for weights.
+
+    Where the conjugate enters, the index into the data is -1 less it: these tables are read for every particle.
+    """
     matrix = np.frombuffer(matrix).reshape(-1, 3, 2)
     most = len(matrix) * b * (b // 2 + 1)
-    out = (np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.float32),
-           np.empty((most, 3), np.float32))
+    out = np.empty(most, np.int32), np.empty(most, np.int32), np.empty((most, 3), np.float32)
     plane = np.empty(most, np.int32)
     n = _place_linear(matrix, b, np.frombuffer(limit), grid, *out, plane)
-    order = np.argsort(plane[:n] // PLANES, kind="stable")
+    order = np.argsort(plane[:n] // LINEAR_PLANES, kind="stable")
     return tuple(a[order] for a in out)
 
 
 @_jit
-def _place_linear(matrix, b, limit, grid, source, place, mirrored, part, plane):
+def _place_linear(matrix, b, limit, grid, source, place, part, plane):
     side, half, centre = grid + 4, grid // 2 + 2, grid // 2 + 2
     bh = b // 2 + 1
     n = 0
@@ -500,25 +503,27 @@ def _place_linear(matrix, b, limit, grid, source, place, mirrored, part, plane):
                 kz = m[2, 0] * qx + m[2, 1] * qy
                 if max(abs(kx), abs(ky), abs(kz)) >= grid // 2 + 1:
                     continue
-                mirrored[n] = 1
+                source[n] = (j * b + y) * bh + qx
                 if kx < 0:
                     kx, ky, kz = -kx, -ky, -kz
-                    mirrored[n] = -1
+                    source[n] = -1 - source[n]
                 lx, ly, lz = math.floor(kx), math.floor(ky), math.floor(kz)
                 part[n, 0], part[n, 1], part[n, 2] = kx - lx, ky - ly, kz - lz
                 plane[n] = ly
                 place[n] = ((lz + centre) * side + ly + centre) * half + lx
-                source[n] = (j * b + y) * bh + qx
                 n += 1
     return n
 
 
 @_jit
-def _insert_linear(data, weight, source, place, mirrored, part, side, half, cells):
+def _insert_linear(data, weight, source, place, part, side, half, cells):
     one, line, sheet = np.float32(1), np.uintp(4 * half), np.uintp(4 * side * half)
     for i in range(len(source)):
-        value, w = data[source[i]], weight[source[i]]
-        re, im = value.real, value.imag * mirrored[i]
+        s, sign = source[i], one
+        if s < 0:
+            s, sign = -1 - s, -one
+        value, w = data[s], weight[s]
+        re, im = value.real, value.imag * sign
         x, y, z = part[i, 0], part[i, 1], part[i, 2]
         rest = one - x
         a0, a1, a2, a3 = re * rest, im * rest, w * rest, rest
