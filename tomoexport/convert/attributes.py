@@ -23,6 +23,8 @@ SCALE = "_tomoexportScale"
 # the columns that are the same for all.
 UID = "_tomoexportUid"
 COLUMNS = "_tomoexportColumns"
+# How the particle moves from where it is, over the dose, as JSON: see `convert.movement`.
+MOVEMENT = "_tomoexportMovement"
 # Of a sub-tomogram: its 3D CTF, and how many tilts it was made of; of the set: the STAR file.
 CTF_FILE = "_ctf3D"
 TILTS = "_tomoexportTilts"

@@ -10,7 +10,7 @@ import numpy as np
 from ..engine.geometry import TiltSeriesGeometry
 from ..engine.particles import ParticleSet
 from ..errors import InputError
-from ..io import mrc, particlestar
+from ..io import mrc, particlefiles, particlestar
 from ..io.tiltseries import TiltSeries
 from . import attributes as extra
 from . import positions
@@ -65,7 +65,7 @@ def _gather(images, stem, order, pixel_size, stack):
 
 
 def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, centre="relion",
-              allow_loss=False):
+              allow_loss=False, per_series=False, source=""):
     """Read particle tables for a set of tomograms.
 
     Parameters
@@ -82,6 +82,10 @@ def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, 
         Which point of the tomogram positions are counted about.
     allow_loss : bool
         Whether particles that belong to no tomogram are left out; otherwise they are an error.
+    per_series : bool
+        Whether the file is one of several, each called as its tilt series.
+    source : str
+        M's ``.source`` file, if hashes and not names shall tell the tilt series of M's particles.
 
     Returns
     -------
@@ -107,16 +111,20 @@ def particles(pattern, tomograms, coordinates_pixel_size=0.0, normalized=False, 
             if ts_ids.setdefault(name, ts_id) == ts_id:
                 series.append(_stand_in(name, frame))
     sets, problems = [], []
+    read = particlefiles.read_particle_files if per_series else particlestar.read_particles
+    files = files[:1] if per_series else files
     for file in files:
-        one, lines = particlestar.read_particles(
-            file, series, coordinates_pixel_size=coordinates_pixel_size or None, normalized=normalized,
-            allow_loss=allow_loss)
-        centred = set(particlestar.CENTRED) <= set(one.extra)
+        one, lines = read(file, series, coordinates_pixel_size=coordinates_pixel_size or None, normalized=normalized,
+                          allow_loss=allow_loss, sources=[source] if source else ())
+        # M counts in angstrom, from a centre of its own.
+        centred = set(particlestar.CENTRED) <= set(one.extra) or one.trajectory is not None
         if not (centred or normalized or coordinates_pixel_size or _says_pixel_size(one.extra)):
             raise InputError(file, "it does not say the pixel size of its coordinates", "Give it in the form: for "
                              "tables of RELION 4 it is that of the tilt series")
         if centre == "imod" and not centred:
             one = replace(one, position=one.position + [above[ts_ids[name]] for name in one.names()])
+        if one.trajectory is not None and len(files) > 1:
+            lines = lines + ["trajectories are left out: import M's table alone to keep them"]
         sets.append(one)
         problems += ["%s: %s" % (os.path.basename(file), line) for line in lines] if len(files) > 1 else lines
     return _concatenate(sets, ts_ids), problems
@@ -147,8 +155,9 @@ def _concatenate(sets, ts_ids):
     for n, one in enumerate(sets):
         uid += [u if u not in seen else "%s_%d" % (u, n + 1) for u in one.uid]
         seen.update(uid)
+    moving = sets[0].trajectory if len(sets) == 1 else None
     return ParticleSet(
         np.concatenate([one.position for one in sets]), np.concatenate([one.rotation for one in sets]),
         [order[name] for name in names], tuple(order), tuple(uid),
         {c: [v for one in sets for v in one.extra.get(c, [""] * len(one))] for c in columns},
-        any(one.oriented for one in sets))
+        any(one.oriented for one in sets), moving)

@@ -13,6 +13,7 @@ from ..engine.particles import ParticleSet
 from ..errors import InputError
 from ..io import subtomostar
 from . import attributes as extra
+from . import movement
 from .from_scipion import is_number, optics_of
 
 
@@ -100,7 +101,7 @@ def particles(items, centre="relion", ts_ids=None):
     coordinates = items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items
     scale = float(coordinates.getSamplingRate())
     frame = frames(coordinates.getPrecedents(), centre)
-    position, rotation, names, uid, ids, columns = [], [], [], [], [], []
+    position, rotation, names, uid, ids, columns, moves = [], [], [], [], [], [], []
     for item in items.iterItems():
         coordinate = item.getCoordinate3D() if hasattr(item, "getCoordinate3D") else item
         ts_id = coordinate.getTomoId()
@@ -129,6 +130,7 @@ def particles(items, centre="relion", ts_ids=None):
         ids.append(item.getObjId())
         uid.append(extra.take(coordinate, extra.UID, ""))
         columns.append(extra.take(coordinate, extra.COLUMNS, ""))
+        moves.append(extra.take(coordinate, extra.MOVEMENT, ""))
     if not names:
         raise InputError("coordinates", "there is none in the tilt series that take part",
                          "Compare the names (tsId) of tomograms and tilt series")
@@ -138,7 +140,8 @@ def particles(items, centre="relion", ts_ids=None):
     index = {name: i for i, name in enumerate(ts_names)}
     turned = bool(np.abs(np.array(rotation) - np.eye(3)).max() > 1e-9)
     return ParticleSet(position, rotation, [index[n] for n in names], ts_names, uid,
-                       _unpack(columns, extra.take(coordinates, extra.COLUMNS, "")), oriented=turned)
+                       _unpack(columns, extra.take(coordinates, extra.COLUMNS, "")), oriented=turned,
+                       trajectory=movement.trajectories(position, rotation, moves))
 
 
 def _unpack(texts, common):

@@ -19,9 +19,10 @@ from tomo.objects import (
 
 from ..engine.geometry import to_imod_transform
 from ..engine.poses import matrix_from_zyz
+from ..engine.trajectory import Trajectory
 from ..io import particlestar
 from . import attributes as extra
-from . import positions
+from . import movement, positions
 
 # Scipion wants a number; nothing here depends on it.
 MAGNIFICATION = 50000
@@ -220,6 +221,8 @@ def add_coordinates(coordinate_set, particles, tomograms, centre="relion"):
     own = {name: values for name, values in kept.items() if name not in common}
     extra.put(coordinate_set, extra.COLUMNS, json.dumps(common))
     groups = _groups(particles.extra)
+    moving = isinstance(particles.trajectory, Trajectory)
+    moves = movement.texts(particles.trajectory) if moving else None
     counts = dict.fromkeys(volumes, 0)
     for i, ts_id in enumerate(particles.names()):
         item = Coordinate3D()
@@ -231,6 +234,8 @@ def add_coordinates(coordinate_set, particles, tomograms, centre="relion"):
         item.setGroupId(groups[i] if groups else 0)
         extra.put(item, extra.UID, particles.uid[i])
         extra.put(item, extra.COLUMNS, json.dumps({n: v[i] for n, v in own.items()}))
+        if moving:
+            extra.put(item, extra.MOVEMENT, moves[i])
         coordinate_set.append(item)
         counts[ts_id] += 1
     return counts

@@ -1,12 +1,14 @@
 """Sub-tomograms with their 3D CTFs, from coordinates and tilt series."""
 
+from dataclasses import replace
+
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfSubTomograms, SetOfTiltSeries
 
 from ..convert import attributes, from_scipion, positions, to_scipion
-from ..io import mrc, particlestar
-from ..io.relion5 import write_project
+from ..io import mrc, particlestar, species
+from ..io.relion5 import read_project, write_project
 from .form import addCompute, addOptions
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
@@ -33,7 +35,8 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         form.addSection("Input")
         form.addParam("inputCoordinates", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms",
                       important=True, label="Particles", help="Coordinates, with or without orientations, picked at "
-                      "any pixel size; or aligned sub-tomograms, whose refined shifts are applied to the positions.")
+                      "any pixel size; or aligned sub-tomograms, whose refined shifts are applied to the positions. "
+                      "Those that were imported from M's tables follow their trajectories.")
         form.addParam("inputTiltSeries", PointerParam, pointerClass="SetOfTiltSeries", important=True,
                       label="Tilt series", help="Aligned tilt series, not interpolated, that the tomograms were made "
                       "from: they are called the same (tsId). Excluded views take no part.")
@@ -57,8 +60,14 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         for name in names:
             self._setFailure(name, failures.get(name, ""), "input")
         if series:
-            write_project(self._getExtraPath("input"), series)
-            particlestar.write_particles(self._getExtraPath("input", "particles.star"), particles)
+            project = write_project(self._getExtraPath("input"), series)
+            table = self._getExtraPath("input", "particles.star")
+            if particles.trajectory is None:
+                particlestar.write_particles(table, particles)
+            else:  # M's tables hold them; the sizes that positions count from are those that the job will read
+                kept = particles.select([name in set(s.ts_id for s in series) for name in particles.names()])
+                named = replace(kept, extra=dict(kept.extra, rlnTomoParticleName=list(kept.uid)))
+                species.write_species(table, named, read_project(project))
         self._note(self._warnings() + self._orphans() + notes)
 
     def _jobInputs(self):

@@ -12,14 +12,14 @@ from .protocol_base import ProtTomoExportBase
 class ProtTomoExportImportParticles(ProtTomoExportBase):
     """Import particles from STAR files as coordinates with orientations.
 
-    Reads the tables of RELION 3.0, 3.1, 4 and 5 and of WarpTools. Offsets are folded into the positions, which keep
-    their fractions of a voxel, and the two rotations of RELION 4 and 5 are composed. The other columns stay with the
-    coordinates and come out again when sub-tomograms are exported.
+    Reads the tables of RELION 3.0, 3.1, 4 and 5, of WarpTools and of M, whose trajectories go along. Offsets are folded
+    into the positions, which keep their fractions of a voxel, and the two rotations of RELION 4 and 5 are composed. The
+    other columns stay with the coordinates and come out again when sub-tomograms are exported.
     """
 
     _label = "import particles"
     _possibleOutputs = {"Coordinates": SetOfCoordinates3D}
-    OPTIONS = ("coordinates_pixel_size", "normalized", "centre", "allow_loss")
+    OPTIONS = ("per_series", "coordinates_pixel_size", "normalized", "centre", "allow_loss", "source")
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):

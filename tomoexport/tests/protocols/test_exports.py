@@ -1,13 +1,21 @@
 """The options of the exports, through Scipion's forms."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.transform import Rotation
 
 from tomoexport.convert import attributes, positions
-from tomoexport.io import mrc, relion5, seriesstar, star
-from tomoexport.protocols import ProtTomoExportImageSeries, ProtTomoExportImportTiltSeries
+from tomoexport.engine.trajectory import Trajectory
+from tomoexport.io import mrc, particlestar, relion5, seriesstar, species, star
+from tomoexport.jobs import runner
+from tomoexport.protocols import (
+    ProtTomoExportImageSeries,
+    ProtTomoExportImportParticles,
+    ProtTomoExportImportTiltSeries,
+)
 from tomoexport.tests.io import warpfiles
 from tomoexport.tests.protocols.test_protocols import BOX, PIXEL, TOMO_PIXEL, ProtocolTest
 
@@ -53,6 +61,54 @@ class TestTomoExportOptions(ProtocolTest):
         for item in moved.Subtomograms:
             ctf = mrc.read_volume(attributes.take(item, attributes.CTF_FILE))[0]
             self.assertFalse(((ctf < 0.01) & (ctf != 0)).any())
+
+    def test_trajectories_of_m(self):
+        """Imported, and exported as the command line does it; without them the volumes are others."""
+        series = relion5.read_project(os.path.join(self.data, "tomograms.star"))
+        still, _ = particlestar.read_particles(os.path.join(self.data, "particles.star"), series)
+        step = np.array([[0.0, 0, 0], [14, 6, -3], [30, 10, -8]])
+        turn = Rotation.from_rotvec(np.deg2rad([[0, 0, 0], [4, -6, 5], [10, -15, 12]])).as_matrix()
+        moving = Trajectory(still.position[:, None] + step, turn @ still.rotation[:, None])
+        table = os.path.abspath("moving_particles.star")
+        species.write_species(table, replace(still, trajectory=moving), series)
+        imported = self.launch(ProtTomoExportImportParticles, filesPath=table, boxSize=12,
+                               inputTomograms=(self.tomograms, "Tomograms"))
+        read = positions.particles(imported.Coordinates)
+        order = [still.uid.index(uid) for uid in read.uid]
+        where, how = (a[order] for a in moving.at(np.array([0.0, 3, 6])))
+        found, turned = read.trajectory.at(np.array([0.0, 3, 6]))
+        np.testing.assert_allclose(found, where, atol=2e-3)
+        np.testing.assert_allclose(turned, how, atol=1e-5)
+        export, plain = self.export(imported), self.export(self.particles)
+        direct = os.path.abspath("direct")
+        runner.run({"verb": "subtomo", "options": {
+            "tomograms": os.path.join(self.data, "tomograms.star"), "output": direct, "pixel_size": PIXEL, "box": BOX,
+            "particles": table}})
+        images = star.read(os.path.join(direct, "particles.star")).table("particles")
+        expected = dict(zip(images.text("rlnTomoParticleName"), images.text("rlnImageName")))
+        without = {attributes.take(s.getCoordinate3D(), attributes.UID): mrc.read_volume(s.getFileName())[0]
+                   for s in plain.Subtomograms}
+        self.assertEqual(export.Subtomograms.getSize(), 8)
+        for item in export.Subtomograms:
+            uid = attributes.take(item.getCoordinate3D(), attributes.UID)
+            volume = mrc.read_volume(item.getFileName())[0]
+            np.testing.assert_allclose(volume, mrc.read_volume(os.path.join(direct, expected[uid]))[0], atol=5e-3)
+            self.assertGreater(np.abs(volume - without[uid]).max(), 0.1)
+
+    def test_one_table_per_tilt_series(self):
+        """All are found from one of them, and their rows belong to the series that the file is called after."""
+        table = star.read(os.path.join(self.data, "particles.star")).table("particles")
+        for name in ("TS_01", "TS_02"):
+            rows = [i for i, own in enumerate(table.text("rlnTomoName")) if own == name]
+            star.write(os.path.abspath(name + "_picks.star"), [table.select(rows)])
+        values = dict(boxSize=12, inputTomograms=(self.tomograms, "Tomograms"))
+        one = os.path.abspath("TS_02_picks.star")
+        both = self.launch(ProtTomoExportImportParticles, filesPath=one, perSeries=True, **values)
+        single = self.launch(ProtTomoExportImportParticles, filesPath=one, **values)
+        self.assertEqual((both.Coordinates.getSize(), single.Coordinates.getSize()), (8, 4))
+        read, expected = positions.particles(both.Coordinates), positions.particles(self.particles.Coordinates)
+        for name in ("TS_01", "TS_02"):
+            np.testing.assert_allclose(read.in_series(name).position, expected.in_series(name).position, atol=1e-6)
 
     def test_tilt_series_of_warp(self):
         """The same series, written as Warp keeps them, make the same sub-tomograms."""

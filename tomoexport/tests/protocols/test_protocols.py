@@ -211,10 +211,10 @@ class TestTomoExportForms(ProtocolTest):
     def test_every_option_is_in_a_form(self):
         given = {"tomograms", "particles", "output"}
         # Of tables that are read without Scipion; sets know.
-        tables = {"per_series", "source", "motion", "species"}
-        imports = {"coordinates_pixel_size", "normalized"}
+        tables = {"motion", "species", "tomogram_size"}
+        imports = {"coordinates_pixel_size", "normalized", "per_series", "source"}
         for options, protocol_class, elsewhere in (
-                (ReconstructOptions, ProtTomoExportReconstruct, given),
+                (ReconstructOptions, ProtTomoExportReconstruct, given | tables),
                 (SubtomoOptions, ProtTomoExportSubtomos, given | imports | tables),
                 (SeriesOptions, ProtTomoExportImageSeries, given | imports | tables | {"device"}),
                 (AverageOptions, ProtTomoExportAverage, given)):
