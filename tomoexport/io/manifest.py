@@ -92,6 +92,18 @@ class Manifest:
             # No record, no output, or a record that is damaged.
             return False
 
+    def forget(self, unit):
+        """Take a unit's record away, before its files are made anew: what is there then may be of two kinds.
+
+        Parameters
+        ----------
+        unit : str
+        """
+        try:
+            os.unlink(self.path(unit))
+        except FileNotFoundError:
+            pass
+
     def record(self, unit, fingerprint, outputs):
         """Record that a unit is complete.
 

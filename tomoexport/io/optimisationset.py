@@ -9,12 +9,14 @@ from . import star
 LABELS = {"particles": "rlnTomoParticlesFile", "tomograms": "rlnTomoTomogramsFile", "motion": "rlnTomoTrajectoriesFile"}
 
 
-def read_optimisation_set(path):
+def read_optimisation_set(path, names=tuple(LABELS)):
     """Read which tables an optimisation set names.
 
     Parameters
     ----------
     path : str
+    names : sequence of str
+        Keys of `LABELS` that are asked for.
 
     Returns
     -------
@@ -34,7 +36,8 @@ def read_optimisation_set(path):
     while above not in folders:
         folders.append(above)
         above = os.path.dirname(above)
-    for name, label in LABELS.items():
+    for name in names:
+        label = LABELS[name]
         text = blocks[0].text(label)[0] if blocks[0].has(label) else ""
         if not text:
             continue

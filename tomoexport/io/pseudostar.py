@@ -9,8 +9,7 @@ _DROPPED = (
     "rlnMagnification") + particlestar.CORNER + particlestar.ORIGIN
 
 
-def write_pseudosubtomos(path, particles, optics, images, weights, frames, pixel_size, binning, crop, premultiplied,
-                         offsets=None):
+def write_pseudosubtomos(path, particles, optics, images, weights, frames, binning, crop, premultiplied, offsets=None):
     """Write the table of extracted pseudo-subtomograms.
 
     Columns that came with the particles are kept in their order, but for those of the old images; orientations stay.
@@ -21,16 +20,16 @@ def write_pseudosubtomos(path, particles, optics, images, weights, frames, pixel
     particles : ParticleSet
         Positions at which they were cut out.
     optics : dict of str to (str, Optics, float)
-        For each tilt series: name of its optics group, optics, and pixel size of the tilt images (A). Equal ones make
-        one group.
+        For each tilt series: name of its optics group or an empty one, optics, and pixel size of the tilt images (A).
+        Equal ones make one group.
     images : list of str
         2D stacks or 3D data, as they shall be written.
     weights : list of str or None
         Weights of 3D data; None for 2D stacks.
     frames : list of list of int
         0 or 1 for every tilt of the series.
-    pixel_size, binning : float
-        Of the output: angstrom, and over that of the tilt images.
+    binning : float
+        Pixel size of the output over that of the tilt images.
     crop : int
         Pixels.
     premultiplied : bool
@@ -41,14 +40,16 @@ def write_pseudosubtomos(path, particles, optics, images, weights, frames, pixel
     names, count = particles.names(), len(particles)
     numbers = {group: i for i, group in enumerate(dict.fromkeys(optics[name] for name in dict.fromkeys(names)), 1)}
     groups = list(numbers)
-    table = {"rlnOpticsGroup": list(numbers.values()), "rlnOpticsGroupName": [g[0] for g in groups],
+    called = [g[0] or "opticsGroup%d" % i for g, i in numbers.items()]
+    called = [name if called.count(name) == 1 else "%s_%d" % (name, i) for i, name in enumerate(called, 1)]
+    table = {"rlnOpticsGroup": list(numbers.values()), "rlnOpticsGroupName": called,
              "rlnSphericalAberration": [g[1].cs for g in groups], "rlnVoltage": [g[1].voltage for g in groups],
              "rlnAmplitudeContrast": [g[1].amplitude_contrast for g in groups],
              "rlnTomoTiltSeriesPixelSize": [g[2] for g in groups],
              "rlnCtfDataAreCtfPremultiplied": [int(premultiplied)] * len(groups),
              "rlnImageDimensionality": [3 if weights else 2] * len(groups),
              "rlnTomoSubtomogramBinning": [float(binning)] * len(groups),
-             "rlnImagePixelSize": [float(pixel_size)] * len(groups), "rlnImageSize": [int(crop)] * len(groups)}
+             "rlnImagePixelSize": [float(binning * g[2]) for g in groups], "rlnImageSize": [int(crop)] * len(groups)}
     zeros = [0.0] * count
     new = {"rlnTomoName": names, "rlnTomoParticleName": list(particles.uid),
            "rlnOpticsGroup": [numbers[optics[name]] for name in names]}

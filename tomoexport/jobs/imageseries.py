@@ -11,7 +11,7 @@ from ..engine.poses import zyz_from_matrix
 from ..engine.preprocess import rescaled_shape
 from ..engine.transfer import Fetched
 from ..errors import InputError
-from ..io import mrc, seriesstar
+from ..io import mrc, particlestar, seriesstar
 from ..io.paths import safe_stem
 from . import report
 from .memory import workers_that_fit
@@ -52,10 +52,12 @@ def _describe(options, unit, reach, problems):
     """Room on disk and in memory of a tilt series; see `plan_particles`."""
     g, b, kept = unit.series.geometry, options.box, unit.work["kept"]
     image = b * b * (2 if options.float16 else 4)
-    unit.disk_bytes = int(unit.work["seen"][kept].sum()) * image + 1024 * int(kept.sum())
+    # With what the tables, and the results that these are made of, say of every image.
+    unit.disk_bytes = int(unit.work["seen"][kept].sum()) * (image + 700)
     h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
     padded = (b + 2 * MARGIN) ** 2
-    return Needs(PROCESS_BYTES + 4 * g.n_tilts * (h * w + 3 * padded), 14 * int(np.prod(g.image_shape)),
+    told = 900 * int(unit.work["seen"][kept].sum())
+    return Needs(PROCESS_BYTES + 4 * g.n_tilts * (h * w + 3 * padded) + told, 14 * int(np.prod(g.image_shape)),
                  g.n_tilts * (20 * padded + 4 * b * b * (1 + WAITING)), 4 * g.n_tilts * b * b, False)
 
 
@@ -104,6 +106,9 @@ def execute(unit, options, backend):
         entries[i].update(kept=False, reason="seen in %d tilts that have contrast" % seen[i].sum())
     index = [i for i in range(len(particles)) if entries[i]["kept"]]
     order = np.argsort(g.dose, kind="stable")
+    # An excluded view was exposed, too.
+    exposed = dict(zip(unit.work["exposures"][1], with_exposure(unit.work["exposures"][0])))
+    dose = np.array([exposed[number] for number in g.acq_order])
     where, rotation = places(particles, unit.work["exposures"], g)
     rotation = np.broadcast_to(rotation if rotation.ndim == 4 else rotation[:, None],
                                (len(particles), g.n_tilts, 3, 3))
@@ -114,7 +119,7 @@ def execute(unit, options, backend):
     position = stack.position_px(projection.xy)
     for i in index:
         tilts = [t for t in order if seen[i, t]]
-        entries[i].update(tilts=len(tilts), rows=_rows(series, options, tilts, position[i], projection.depth[i],
+        entries[i].update(tilts=len(tilts), rows=_rows(series, options, tilts, dose, position[i], projection.depth[i],
                                                        turned[i]))
     os.makedirs(os.path.join(options.output, os.path.dirname(names[0])), exist_ok=True)
     progress = Progress(unit.name, len(index), "particles")
@@ -137,11 +142,10 @@ def execute(unit, options, backend):
     return result
 
 
-def _rows(series, options, tilts, position, depth, rotation):
+def _rows(series, options, tilts, dose, position, depth, rotation):
     """What the table says of a particle's images, plain values."""
     g, ctf = series.geometry, series.ctf
     hand = options.hand or g.hand
-    dose = with_exposure(g.dose)
     angles = np.stack(zyz_from_matrix(rotation), -1)
     rows = []
     for t in tilts:
@@ -200,13 +204,13 @@ def collect(options, results):
         if os.path.exists(star):
             os.remove(star)  # of an earlier run; it names particles that this one did not export
         return out
-    subset = chosen.extra.get("rlnRandomSubset")
+    subset = particlestar.kept_columns(chosen.extra).get("rlnRandomSubset")
     rows, counts = [], {}
     paths = paths_in_table(options, [e["image"] for e in entries])
     for i, (name, entry, path) in enumerate(zip(chosen.names(), entries, paths)):
         counts[name] = counts.get(name, 0) + 1
         group = os.path.basename(entry["image"]).rsplit("_", 1)[0]
-        half = int(float(subset[i])) if subset else 1 + i % 2
+        half = 2 if subset and subset[i] in ("2", "2.0") else 1 if subset and subset[i] in ("1", "1.0") else 1 + i % 2
         rows += [dict(row, optics=series[name].optics, image="%03d@%s" % (n + 1, path), subset=half, group=group)
                  for n, row in enumerate(entry["rows"])]
     report.particles_per_tomogram(counts, os.path.join(folder, "particles_per_tomogram.png"))

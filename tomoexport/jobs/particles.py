@@ -154,7 +154,7 @@ def plan_particles(verb, options, only, describe, poses_for=""):
             unit.work["facts"]["threads"] = "%d of %d, for want of memory" % (workers, threads)
         out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
-                                       own.position.tolist(), own.rotation.tolist(),
+                                       own.position.tolist(), own.rotation.tolist(), [a.tolist() for a in exposures],
                                        [a.tolist() for a in places(own, exposures, g)])
     if short:
         least, name = max(short)

@@ -13,9 +13,10 @@ from ..engine.fourier import fourier_rescale
 from ..engine.poses import matrix_from_zyz, zyz_from_matrix
 from ..engine.preprocess import rescaled_shape
 from ..engine.pseudo import extract_stacks, extract_volumes, plan_pseudo, visible_tilts
+from ..engine.trajectory import Trajectory
 from ..engine.transfer import Fetched
 from ..errors import InputError, UnitError
-from ..io import mrc, optimisationset, particlestar, pseudostar
+from ..io import mrc, optimisationset, particlestar, pseudostar, relion5, star
 from ..io.manifest import fingerprint
 from ..io.motion import read_motion
 from . import report
@@ -47,8 +48,8 @@ def completed(options):
         If the set cannot be read, or tables are not given.
     """
     if options.optimisation_set:
-        found = optimisationset.read_optimisation_set(options.optimisation_set)
-        options = replace(options, **{name: path for name, path in found.items() if not getattr(options, name)})
+        missing = [name for name in optimisationset.LABELS if not getattr(options, name)]
+        options = replace(options, **optimisationset.read_optimisation_set(options.optimisation_set, missing))
     for name, what in (("tomograms", "a tomograms.star"), ("particles", "a particle STAR file")):
         if not getattr(options, name):
             raise InputError("--" + name, "no file is given", "Name %s, or an --optimisation-set" % what)
@@ -61,6 +62,16 @@ def _read(options, only):
     series, units, problems = load(own, options.ctf, only)
     particles, notes = particlestar.read_particles(options.particles, series,
                                                    allow_loss=options.allow_loss or only is not None)
+    if isinstance(particles.trajectory, Trajectory):
+        raise InputError(options.particles, "its particles turn while they are exposed, which RELION has no place for",
+                         "Use tomoexport subtomo or series, which follow M's trajectories")
+    for label in ("rlnOddZernike", "rlnBeamTiltX", "rlnBeamTiltY"):
+        if any(value.strip("[]0., ") for value in particles.extra.get(label, ())):
+            raise InputError(options.particles, "%s is not taken into account" % label,
+                             "Extract with RELION, or remove the column")
+    if options.apply_orientations and not options.apply_offsets:
+        raise InputError("--apply-orientations", "offsets would be in the frame of another box",
+                         "Let the offsets be applied as well")
     if not options.apply_offsets:
         turned = np.einsum("nij,nj->ni", _box_rotation(particles), _offsets(particles))
         particles = replace(particles, position=particles.position + turned)
@@ -100,6 +111,18 @@ def plan(options, only=None):
         raise InputError("--crop", "%d px is more than the box of %d px" % (side, options.box),
                          "Take a smaller crop or a larger --box")
     options, series, units, problems, particles, notes = _read(options, only)
+    for name in ("particles.star", "optimisation_set.star", "tomograms.star"):
+        target = os.path.join(options.output, name)
+        for given in (options.particles, options.tomograms, options.optimisation_set, options.motion):
+            if options.output and given and os.path.exists(target) and os.path.samefile(target, given):
+                problems.append(Problem("error", target, "it is an input and would be overwritten",
+                                        "Choose another --output folder"))
+    for one, unit in ((one, unit) for unit in units for one in series if one.ts_id == unit.name):
+        strange = _not_honoured(one)
+        if strange and not unit.error:
+            unit.error = Problem("failed", one.ts_id, "%s is not taken into account" % strange,
+                                 "Extract this series with RELION, or remove the column")
+            problems.append(unit.error)
     problems += [Problem("warning", "particles", note) for note in notes]
     complete = {one.ts_id: one.geometry for one in series}
     out, room, threads = Plan("pseudosubtomo", options, units, problems), budget(options), options.threads
@@ -131,6 +154,16 @@ def plan(options, only=None):
         problems.append(Problem("error", options.particles, "no particle lies within at least %d images"
                                 % options.min_frames, "Check the pixel size of the coordinates and the tilt series"))
     return out
+
+
+def _not_honoured(series):
+    """A column that changes what RELION extracts, and nothing here; empty if there is none."""
+    for label, plain in (("rlnTomoDefocusSlope", 1.0), ("rlnCtfBfactorPerElectronDose", 0.0)):
+        text = series.tomo_extra.get(label, "")
+        if text and float(text) != plain:
+            return label
+    return next((label for label in list(series.tomo_extra) + list(series.extra)
+                 if label.startswith("rlnTomoDeformation")), "")
 
 
 def memory_needs(unit, options):
@@ -193,14 +226,20 @@ def _images(series, options, threads, progress):
         progress()
         return image, ratio
 
+    def store(t):
+        images[t] = one(t)[0]
+
     try:
+        first, ratio = one(0)
+        images = np.empty((g.n_tilts,) + first.shape, np.float32)
+        images[0] = first
         with ThreadPoolExecutor(threads) as pool:
-            images, ratios = zip(*pool.map(one, range(g.n_tilts)))
+            list(pool.map(store, range(1, g.n_tilts)))
     finally:
         for stack in stacks.values():
             stack.close()
     progress.finish()
-    return np.stack(images), g.pixel_size * np.array(ratios[0])
+    return images, g.pixel_size * np.array(ratio)
 
 
 def execute(unit, options, backend):
@@ -322,10 +361,10 @@ def collect(options, results):
     # RELION groups particles by tomogram, in the order of these.
     rows = [i for one in series for i, (name, uid) in enumerate(zip(particles.names(), particles.uid))
             if name == one.ts_id and uid in entry and entry[uid]["kept"]]
-    star, whole = (os.path.join(options.output, name) for name in ("particles.star", "optimisation_set.star"))
+    table, whole = (os.path.join(options.output, name) for name in ("particles.star", "optimisation_set.star"))
     out = {"star": None, "optimisation_set": None, "kept": len(rows), "dropped": dropped}
     if not rows:
-        for path in (star, whole):
+        for path in (table, whole):
             if os.path.exists(path):
                 os.remove(path)  # of an earlier run; it names particles that this one did not extract
         return out
@@ -335,8 +374,7 @@ def collect(options, results):
         angles = zyz_from_matrix(chosen.rotation)
         extra = dict(chosen.extra, **{label: a.tolist() for label, a in zip(_BOX_ANGLES, angles)})
         chosen = replace(chosen, extra=dict(extra, **dict.fromkeys(particlestar.ANGLE, [0.0] * len(chosen))))
-    groups = {one.ts_id: (one.optics_group or "opticsGroup1", one.optics, one.geometry.pixel_size) for one in series}
-    pixel_size = options.binning * groups[chosen.names()[0]][2]
+    groups = {one.ts_id: (one.optics_group, one.optics, one.geometry.pixel_size) for one in series}
     report.tilts_per_particle([sum(e["frames"]) for e in entries],
                               os.path.join(options.output, "report", "tilts_per_particle.png"))
     motion = None
@@ -345,9 +383,17 @@ def collect(options, results):
         if not (os.path.exists(motion) and os.path.samefile(options.motion, motion)):
             shutil.copyfile(options.motion, motion)
     pseudostar.write_pseudosubtomos(
-        star, chosen, groups, [os.path.join(options.output, e["image"]) for e in entries],
+        table, chosen, groups, [os.path.join(options.output, e["image"]) for e in entries],
         None if options.stack2d else [os.path.join(options.output, e["weights"]) for e in entries],
-        [e["frames"] for e in entries], pixel_size, options.binning, crop(options),
+        [e["frames"] for e in entries], options.binning, crop(options),
         options.ctf or not options.stack2d, None if options.apply_offsets else _offsets(chosen))
-    optimisationset.write_optimisation_set(whole, particles=star, tomograms=options.tomograms, motion=motion)
-    return dict(out, star=star, optimisation_set=whole)
+    optimisationset.write_optimisation_set(whole, particles=table, tomograms=_relions(options, series), motion=motion)
+    return dict(out, star=table, optimisation_set=whole)
+
+
+def _relions(options, series):
+    """A table of tomograms that RELION 5 can read: the one that was given or, for other programs', one of our own."""
+    if not os.path.isdir(options.tomograms) and options.tomograms.endswith(".star"):
+        if any(block.has("rlnTomoTiltSeriesStarFile") for block in star.read(options.tomograms)):
+            return options.tomograms
+    return str(relion5.write_project(options.output, series, paths="absolute"))

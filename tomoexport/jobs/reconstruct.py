@@ -86,7 +86,7 @@ def plan(options, only=None):
         if options.halves and options.halves_by == "tilts" and g.n_tilts < 2:
             problems.append(Problem("warning", unit.name, "it has one tilt: the even half is empty",
                                     "Switch the halves off for such series"))
-        unit.fingerprint = fingerprint(settings(options), identity(unit.series))
+        unit.fingerprint = fingerprint(settings(options), output_keys(unit, options))
     return out
 
 
@@ -117,7 +117,7 @@ def memory_bytes(series, options, tomogram):
     least, best = tomogram_bytes(shape, g, None if options.ctf == "none" else series.ctf, tomogram,
                                  Backend("cpu", threads=threads), 1 + _by_tilts(options, g), iterations(options))
     # Deconvolution has the whole volume, its transform and the filtered one, when the images are gone.
-    filtering = 13 * int(np.prod(tomogram.shape)) + PROCESS_BYTES if options.deconvolve else 0
+    filtering = 17 * int(np.prod(tomogram.shape)) + PROCESS_BYTES if options.deconvolve else 0
     return max(filtering, held + max(reading, least)), max(filtering, held + max(reading, best)), held
 
 
@@ -198,7 +198,7 @@ def output_keys(unit, options):
     filtering = [values.pop(name) for name in ("deconv_strength", "deconv_falloff", "deconv_highpass")]
     wanted = {name: values.pop(name) for name in ("deconvolve", "halves", "halves_by")}
     whole = fingerprint(RESULTS, values, identity(unit.series))
-    frames = [[path] + state(path) for path, _ in unit.series.odd + unit.series.even] if (
+    frames = [[path, section] + state(path) for path, section in unit.series.odd + unit.series.even] if (
         wanted["halves"] and wanted["halves_by"] == "frames") else []
     return {"tomogram": whole, "deconv": fingerprint(whole, filtering),
             "halves": fingerprint(whole, wanted["halves_by"], frames, filtering if wanted["deconvolve"] else None)}
@@ -232,6 +232,8 @@ def execute(unit, options, backend):
     if kept:
         notes.append("kept what is there of the same inputs and options: %s" % ", ".join(
             os.path.relpath(f, options.output) for name in kept for f in files[name]))
+    for name in missing:  # until it is whole
+        manifest.forget(_record(unit, name))
     if missing & {"tomogram", "halves"}:
         notes += _reconstruct(unit, options, backend, paths, missing)
     if options.deconvolve:

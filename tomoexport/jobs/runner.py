@@ -255,6 +255,7 @@ def _settle(unit, options, module=None, backend=None):
             return dict(_load(path), status="skipped")
         if backend is None:
             return None
+        Manifest(options.output).forget(unit.name)
         result = _one(module, unit, options, backend)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         atomic.write_json(path, result)

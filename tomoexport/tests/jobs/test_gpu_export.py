@@ -101,7 +101,7 @@ def test_the_ring_keeps_to_the_memory_limit(exports, monkeypatch):
     real = subtomo.memory_needs
     monkeypatch.setattr(subtomo, "memory_needs", lambda *a: needs.append(real(*a)) or needs[-1])
     exports.sizes.clear()
-    with pytest.raises(Exception, match="one sub-tomogram at a time needs"):
+    with pytest.raises(Exception, match="one particle at a time needs"):
         exports.run("cuda:0", memory=0.01, box=18)
     limit = (max(n.least for n in needs) + 10 * subtomo.result_bytes(18)) / 1e9
     exports.run("cuda:0", memory=limit, box=18)

@@ -48,7 +48,7 @@ def test_a_budget_that_holds_nothing_is_one_error_that_says_what_would_do(data):
     planned = subtomo.plan(options(data, memory=0.1))
     error, = [p for p in planned.problems if p.severity == "error"]
     assert "100 MB are allowed" in error.cause and "--memory" in error.remedy
-    with pytest.raises(InputError, match="one sub-tomogram at a time needs"):
+    with pytest.raises(InputError, match="one particle at a time needs"):
         runner.run({"verb": "subtomo", "options": options_module.to_dict(options(data, memory=0.1))})
     assert not (data / "out" / "subtomo").exists()
     enough = float(error.remedy.split("--memory ")[1].split()[0])
