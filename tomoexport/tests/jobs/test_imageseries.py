@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from tomoexport.engine.ctf import Ctf, frequency_grid
 from tomoexport.engine.fourier import sphere
 from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
-from tomoexport.io import mrc, relion5, seriesstar, star
+from tomoexport.io import mrc, particlestar, relion5, seriesstar, species, star
 from tomoexport.jobs import runner, simulate
 from tomoexport.jobs.imageseries import with_exposure
 
@@ -159,3 +160,29 @@ def test_options_are_heard(data, plain, options, same):
 def test_dose_with_the_exposure():
     assert np.allclose(with_exposure(np.array([6.0, 0.0, 3.0])), [9, 3, 6])
     assert np.allclose(with_exposure(np.array([4.0])), [4])
+
+
+def test_the_dose_beside_an_excluded_view_is_its_own(data, plain):
+    """The view after it was exposed all the same; the table says what each image had received."""
+    series = relion5.read_project(str(data / "data" / "tomograms.star"))
+    late = [replace(s, geometry=s.geometry.replace(used=s.geometry.acq_order != 2)) for s in series]
+    tomograms = relion5.write_project(str(data / "excluded"), late, paths="absolute")
+    assert not any(s.geometry.used.all() for s in relion5.read_project(str(tomograms)))
+    table = star.read(export(data, "beside", tomograms=str(tomograms))["star"]).table("")
+    doses = sorted(set(np.round(table.float("rlnCtfBfactor") / -4, 3)))
+    assert doses[:3] == [3, 6, 12]
+
+
+def test_half_sets_of_m_are_kept(data):
+    """wrpRandomSubset; and a value that is no number does not stop the export."""
+    series = relion5.read_project(str(data / "data" / "tomograms.star"))
+    particles, _ = particlestar.read_particles(str(data / "data" / "particles.star"), series)
+    halves = ["2", "2", "1", "null"] * 6
+    plain = {k: v for k, v in particles.extra.items() if k != "rlnRandomSubset"}
+    species.write_species(str(data / "m.star"), replace(particles, extra=dict(plain, wrpRandomSubset=halves)), series)
+    table = star.read(export(data, "halves", particles=str(data / "m.star"))["star"]).table("")
+    own = dict(zip(table.text("rlnGroupName"), table.text("rlnRandomSubset")))
+    expected = {"2": {"2"}, "1": {"1"}, "null": {"1", "2"}}
+    for i, (name, half) in enumerate(zip(particles.names(), halves)):
+        number = particles.names()[:i + 1].count(name)
+        assert own["%s_%07d" % (name, number)] in expected[half]

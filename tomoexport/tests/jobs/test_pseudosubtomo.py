@@ -1,14 +1,16 @@
 """Pseudo-subtomograms through the verb: RELION's own extractions, files and tables, and what is refused."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tomoexport.engine.fourier import sphere
 from tomoexport.engine.poses import matrix_from_zyz
+from tomoexport.engine.trajectory import Trajectory
 from tomoexport.errors import InputError
-from tomoexport.io import mrc, star
+from tomoexport.io import mrc, particlestar, relion5, species, star
 from tomoexport.jobs import runner
 from tomoexport.tests.shared import need_shared
 
@@ -162,3 +164,43 @@ def test_a_table_that_an_optimisation_set_names_must_be_there(tmp_path):
     path.write_text("data_\n\n_rlnTomoParticlesFile nowhere/particles.star\n_rlnTomoTomogramsFile tomograms.star\n")
     with pytest.raises(InputError, match="nowhere/particles.star, which is not there"):
         extract(tmp_path / "out", optimisation_set=str(path))
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    runner.run({"verb": "simulate", "options": {"output": str(tmp_path / "data"), "preset": "tiny"}})
+    return dict(tomograms=str(tmp_path / "data" / "tomograms.star"), box=24, binning=1.5,
+                particles=str(tmp_path / "data" / "particles.star"))
+
+
+def test_inputs_are_not_overwritten(tiny, tmp_path):
+    """Re-extraction into the folder of the table that is read."""
+    with pytest.raises(InputError, match="particles.star.*would be overwritten"):
+        extract(tmp_path / "data", **tiny)
+
+
+def test_what_is_not_taken_into_account_is_refused(tiny, tmp_path):
+    series = relion5.read_project(tiny["tomograms"])
+    one = replace(series[0], tomo_extra=dict(series[0].tomo_extra, rlnTomoDefocusSlope="0.5"))
+    table = relion5.write_project(str(tmp_path / "slope"), [one] + series[1:], paths="absolute")
+    values = dict(tiny, tomograms=str(table), output=str(tmp_path / "out"))
+    out = runner.run({"verb": "pseudosubtomo", "options": values})
+    assert out["failed"] == ["TS_01"] and "rlnTomoDefocusSlope" in out["results"][0]["error"]
+    particles, _ = particlestar.read_particles(tiny["particles"], series)
+    moving = Trajectory(np.repeat(particles.position[:, None], 2, 1), particles.rotation[:, None])
+    species.write_species(str(tmp_path / "m.star"), replace(particles, trajectory=moving), series)
+    with pytest.raises(InputError, match="turn while they are exposed"):
+        extract(tmp_path / "m", **dict(tiny, particles=str(tmp_path / "m.star")))
+
+
+def test_optics_groups_have_their_own_pixel_size_and_name(tiny, tmp_path):
+    from tomoexport.engine.ctf import Optics
+    from tomoexport.io import pseudostar
+    series = relion5.read_project(tiny["tomograms"])
+    particles, _ = particlestar.read_particles(tiny["particles"], series)
+    optics = {"TS_01": ("", Optics(), 1.35), "TS_02": ("", Optics(200.0), 1.7)}
+    n = len(particles)
+    pseudostar.write_pseudosubtomos(str(tmp_path / "p.star"), particles, optics, ["a"] * n, None, [[1, 1, 0]] * n, 2.0,
+                                    32, True)
+    table = star.read(str(tmp_path / "p.star")).table("optics")
+    assert list(table.float("rlnImagePixelSize")) == [2.7, 3.4] and len(set(table.text("rlnOpticsGroupName"))) == 2

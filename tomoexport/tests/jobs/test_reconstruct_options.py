@@ -179,3 +179,32 @@ def test_a_series_that_cannot_be_reconstructed_fails_alone(data, tmp_path):
         "tomograms": str(table), "output": str(tmp_path / "out"), "pixel_size": 20.0, "threads": 2}})
     assert out["failed"] == ["TS_02"] and "along the y axis" in out["results"][1]["error"]
     assert out["results"][0]["status"] == "done"
+
+
+def test_new_images_of_frames_make_new_halves(data, tmp_path):
+    """The main images are the same: the tomogram is kept, and the run is not taken for finished."""
+    folder, _ = reconstruct(data, tmp_path / "out", halves=True, halves_by="frames")
+    before = {part: os.stat(os.path.join(folder, part, NAME)).st_mtime_ns for part in ("", "odd")}
+    odd = relion5.read_project(str(data))[0].odd[0][0]
+    state = os.stat(odd)
+    os.utime(odd, ns=(state.st_atime_ns, state.st_mtime_ns + 10 ** 9))
+    reconstruct(data, tmp_path / "out", halves=True, halves_by="frames")
+    after = {part: os.stat(os.path.join(folder, part, NAME)).st_mtime_ns for part in ("", "odd")}
+    assert after[""] == before[""] and after["odd"] > before["odd"]
+
+
+def test_a_run_that_was_stopped_leaves_no_record_of_what_was_there(data, tmp_path, monkeypatch):
+    """Options A, then B stopped on the way, then A again: what B has written is not taken for A's."""
+    folder, _ = reconstruct(data, tmp_path)
+    first = volume(folder)
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verb.report, "thumbnail", stop)
+        with pytest.raises(KeyboardInterrupt):
+            reconstruct(data, tmp_path, invert=False)
+    assert np.allclose(volume(folder), -first, atol=1e-5 * first.std())  # B's, under the same name
+    reconstruct(data, tmp_path)
+    assert np.array_equal(volume(folder), first)
