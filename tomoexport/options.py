@@ -38,8 +38,9 @@ def option(default, label, help, unit="", low=None, high=None, choices=None, adv
 
 def _tomograms():
     return option("", "Tomograms STAR", "RELION 5 tomograms.star that names the aligned tilt series; or Warp's XML of "
-                  "one tilt series, or a folder of these. Tomograms follow the global part of M's alignment, particles "
-                  "the local part too.", kind="input")
+                  "one tilt series, or a folder of these; or IMOD's .xf, beside .tlt and raw stack, for tomograms "
+                  "without CTF. Tomograms follow the global part of M's alignment, particles the local part too.",
+                  kind="input")
 
 
 def _sizes():

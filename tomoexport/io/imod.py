@@ -16,9 +16,12 @@ import re
 
 import numpy as np
 
-from ..engine.geometry import from_imod_transform, rotation_x, rotation_y, rotation_z
+from ..engine.geometry import TiltSeriesGeometry, from_imod_transform, rotation_x, rotation_y, rotation_z
 from ..errors import InputError
+from . import mrc
+from .tiltseries import TiltSeries
 
+STACKS = (".st", ".mrc", ".mrcs")
 _COUNTS = {"OFFSET": (1, 2), "SHIFT": (1, 2), "XAXISTILT": (1, 1), "FULLIMAGE": (2, 2), "IMAGEBINNED": (1, 1),
            "THICKNESS": (1, 1), "WIDTH": (1, 1)}
 
@@ -128,6 +131,59 @@ def read_angles(path):
         If a word is no number, or there is none.
     """
     return np.array([value for number, text in _lines(path) for value in _floats(text, path, number)])
+
+
+def read_series(path, size_px=None, base=None):
+    """Read a tilt series as etomo leaves it: transforms, angles and raw stack of one name in a folder.
+
+    Parameters
+    ----------
+    path : str
+        The ``.xf``. Beside it the ``.tlt`` and, where they are there, ``.xtilt``, ``tilt.com``, and ``.dose`` with the
+        dose before each image in a line of its own, e/A^2.
+    size_px : (int, int, int), optional
+        xyz, unbinned voxels: size of the tomogram; by default that of the images and THICKNESS of tilt.com.
+    base : str, optional
+        Folder in which the stack is looked for first.
+
+    Returns
+    -------
+    TiltSeries
+        Without CTF: IMOD's alignment has none.
+
+    Raises
+    ------
+    InputError
+        As `read_alignment`; or if there is no stack or no size of the tomogram.
+    """
+    stem, folder = os.path.splitext(path)[0], os.path.dirname(path)
+    ts_id = os.path.basename(stem)
+    beside = lambda name: name if os.path.isfile(name) else None  # noqa: E731
+    places = [os.path.join(where, ts_id + end) for where in ([base] if base else []) + [folder] for end in STACKS]
+    stack = next(filter(os.path.isfile, places), None)
+    if stack is None:
+        raise InputError(path, "there is no stack of images %s" % ", ".join(ts_id + end for end in STACKS),
+                         "Put the raw stack, or a link to it, beside the .xf")
+    header = mrc.read_header(stack)
+    com = beside(os.path.join(folder, "tilt.com"))
+    fields = read_alignment(path, stem + ".tlt", header.shape[1:], header.pixel_size, beside(stem + ".xtilt"), com)
+    count = len(fields["tilt"])
+    if header.shape[0] != count:
+        raise InputError(stack, "it has %d images, %s has transforms of %d" % (header.shape[0], path, count),
+                         "Give the stack that was aligned")
+    if size_px is None:
+        thickness = read_tilt_com(com).get("THICKNESS") if com else None
+        if not thickness:
+            raise InputError(path, "the thickness of the tomogram is not known",
+                             "Put tilt.com beside it, or give --tomogram-size")
+        axis = np.abs(np.cos(np.deg2rad(fields["axis"]))).mean()
+        width, height = header.shape[:0:-1] if axis > 0.5 else header.shape[1:]
+        size_px = width, height, 2 * int(np.ceil(thickness[0] / 2))
+    dose = beside(stem + ".dose")
+    geometry = TiltSeriesGeometry(
+        ts_id, pixel_size=header.pixel_size, dose=read_angles(dose) if dose else np.zeros(count),
+        volume_size=tuple(n * header.pixel_size for n in size_px), **fields)
+    return TiltSeries(geometry, None, tuple((os.path.abspath(stack), t) for t in range(count)))
 
 
 def read_tilt_com(path):

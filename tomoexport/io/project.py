@@ -1,9 +1,9 @@
-"""Aligned tilt series, whichever program described them: RELION 5 or Warp."""
+"""Aligned tilt series, whichever program described them: RELION 5, Warp or IMOD."""
 
 import os
 
 from ..errors import InputError
-from . import relion5, warpxml
+from . import imod, relion5, warpxml
 
 
 def tables(path):
@@ -44,8 +44,8 @@ def read_project(path, names=None, base=None, image_shape=None, volume_size=None
     Parameters
     ----------
     path : str
-        RELION's tomograms.star (also that of RELION 4 and WarpTools), Warp's XML of one tilt series, or a folder of
-        these.
+        RELION's tomograms.star (also that of RELION 4 and WarpTools), Warp's XML of one tilt series or a folder of
+        these, or IMOD's .xf of one tilt series, see `imod.read_series`.
     names : sequence of str, optional
         Tilt series to read, in this order. All by default.
     base : str, optional
@@ -69,6 +69,8 @@ def read_project(path, names=None, base=None, image_shape=None, volume_size=None
         As `relion5.read_project` and `warpxml.read_series`; also if a name is not there.
     """
     path = os.fspath(path)
+    if path.lower().endswith(".xf"):
+        return [imod.read_series(path, size_px, base)]
     if not os.path.isdir(path) and not path.lower().endswith(".xml"):
         return relion5.read_project(path, names, base, image_shape)
     files = {os.path.splitext(os.path.basename(file))[0]: file for file in tables(path)}

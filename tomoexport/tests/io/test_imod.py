@@ -1,11 +1,15 @@
 """Alignments of IMOD: Warp's import of the same files, RELION's truth, and the entries of tilt.com."""
 
+import os
+import shutil
+
 import numpy as np
 import pytest
 
 from tomoexport.engine.geometry import TiltSeriesGeometry, to_imod_transform
 from tomoexport.errors import InputError
-from tomoexport.io import imod, warpxml
+from tomoexport.io import imod, mrc, project, relion5, warpxml
+from tomoexport.jobs import runner
 from tomoexport.tests.shared import need_shared
 
 # ---------------------------------------------------------------------- Warp's import
@@ -184,3 +188,47 @@ def test_damage_is_named(files, change, word):
         (files.folder / name).write_text(text)
     with pytest.raises(InputError, match=word):
         change(files)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["TS_01", "TS_02"])
+def test_a_tomogram_by_imods_files_is_that_by_relions_table(tmp_path, name):
+    """The half pixel, x-tilt, angles and dose of a whole series; a wrong half pixel or sign leaves another volume."""
+    folder = need_shared("reference", "relion5")
+    own = tmp_path / name
+    shutil.copytree(str(folder / "imod" / name), str(own))
+    os.symlink(str(folder / "tiltseries" / (name + ".mrcs")), str(own / (name + ".mrcs")))
+    size = relion5.read_project(str(folder / "tomograms.star"), [name])[0].geometry.size_px
+    common = {"pixel_size": 16.0, "ctf": "none", "threads": 2}
+
+    def made(tomograms, out, **more):
+        run = runner.run({"verb": "reconstruct", "series": [name], "options": dict(
+            common, tomograms=str(tomograms), output=str(tmp_path / out), **more)})
+        assert not run["failed"], run["results"]
+        return mrc.read_volume(run["results"][0]["tomogram"])[0]
+
+    expected = made(folder / "tomograms.star", "relion")
+    found = made(own / (name + ".xf"), "imod", tomogram_size="%dx%dx%d" % tuple(size))
+    difference = np.sqrt(np.mean((found - expected) ** 2)) / expected.std()
+    lines = (own / (name + ".tlt")).read_text().split()
+    (own / (name + ".tlt")).write_text("\n".join(str(-float(v)) for v in lines) + "\n")
+    wrong = made(own / (name + ".xf"), "wrong", tomogram_size="%dx%dx%d" % tuple(size))
+    print("%s: relative rms %.1e; with angles of the wrong sign %.2f" % (
+        name, difference, np.sqrt(np.mean((wrong - expected) ** 2)) / expected.std()))
+    assert difference < 0.01 and np.sqrt(np.mean((wrong - expected) ** 2)) > 0.3 * expected.std()
+
+
+@pytest.mark.shared
+def test_what_a_series_of_imod_lacks_is_named(tmp_path):
+    folder = need_shared("reference", "relion5")
+    shutil.copytree(str(folder / "imod" / "TS_01"), str(tmp_path / "a"))
+    path = str(tmp_path / "a" / "TS_01.xf")
+    with pytest.raises(InputError, match="no stack of images TS_01.st"):
+        project.read_project(path)
+    os.symlink(str(folder / "tiltseries" / "TS_01.mrcs"), str(tmp_path / "a" / "TS_01.mrcs"))
+    with pytest.raises(InputError, match="thickness.*--tomogram-size"):
+        project.read_project(path)
+    (tmp_path / "a" / "tilt.com").write_text("$tilt -StandardInput\nTHICKNESS 120\nFULLIMAGE 320 320\n")
+    one = project.read_project(path)[0]
+    assert one.ts_id == "TS_01" and one.ctf is None and one.geometry.size_px[2] == 120
+    assert one.geometry.dose.max() == 90
