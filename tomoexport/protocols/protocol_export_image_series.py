@@ -20,7 +20,8 @@ class ProtTomoExportImageSeries(ProtTomoExportSubtomos):
     _label = "export image series"
     _possibleOutputs = {"Particles": SetOfParticles, FAILED: SetOfTiltSeries}
     VERB = "series"
-    EXPORT = ("pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z", "first_tilts", "hand", "star")
+    EXPORT = ("species", "pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z", "first_tilts", "hand",
+              "star")
     PROCESSING = ("invert", "normalize_input", "min_tilts", "relative_paths", "centre", "allow_loss", "float16")
 
     # --------------------------- STEPS functions -----------------------------
@@ -36,7 +37,7 @@ class ProtTomoExportImageSeries(ProtTomoExportSubtomos):
         self._collect()
         kept = [p for name in names if name not in self._errors() for p in self._result(name)["particles"] if p["kept"]]
         output = self._createSetOfParticles()
-        output.setSamplingRate(self.pixelSize.get())
+        output.setSamplingRate(self._optionValues()["pixel_size"])
         output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
         attributes.put(output, attributes.STAR, self._getExtraPath(self._optionValues()["star"]))
         output.setHasCTF(True)
@@ -47,4 +48,4 @@ class ProtTomoExportImageSeries(ProtTomoExportSubtomos):
     # --------------------------- INFO functions ------------------------------
     def _methods(self):
         return ["Image series of %d pixels at %g Å per pixel were cut out of the tilt images with tomoexport."
-                % (self.box.get(), self.pixelSize.get())]
+                % tuple(self._optionValues()[name] for name in ("box", "pixel_size"))]

@@ -1,6 +1,6 @@
 """Sub-tomograms with their 3D CTFs, from coordinates and tilt series."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import PointerParam
@@ -9,6 +9,8 @@ from tomo.objects import SetOfSubTomograms, SetOfTiltSeries
 from ..convert import attributes, from_scipion, positions, to_scipion
 from ..io import mrc, particlestar, species
 from ..io.relion5 import read_project, write_project
+from ..io.species import read_species
+from ..options import VERBS
 from .form import addCompute, addOptions
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
@@ -25,8 +27,8 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
     _label = "export sub-tomograms"
     _possibleOutputs = {"Subtomograms": SetOfSubTomograms, FAILED: SetOfTiltSeries}
     VERB = "subtomo"
-    EXPORT = ("pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z", "prerotate", "first_tilts", "hand",
-              "star")
+    EXPORT = ("species", "pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z", "prerotate", "first_tilts",
+              "hand", "star")
     PROCESSING = ("invert", "normalize_input", "normalize_output", "sparse", "min_tilts", "format", "relative_paths",
                   "centre", "allow_loss", "interpolation", "exact", "float16")
 
@@ -94,7 +96,7 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         kept = {p["uid"]: p for name in set(names) - set(self._errors()) for p in self._result(name)["particles"]
                 if p["kept"]}
         output = self._createSetOfSubTomograms()
-        output.setSamplingRate(self.pixelSize.get())
+        output.setSamplingRate(self._optionValues()["pixel_size"])
         output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
         output.setCoordinates3D(self._coordinatesPointer())
         values = self._optionValues()
@@ -108,6 +110,17 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         self._addOutput("Subtomograms", output, self.inputCoordinates, self.inputTiltSeries, self.inputCtfs)
 
     # --------------------------- UTILS functions -----------------------------
+    def _optionValues(self):
+        """As the form has them; what it leaves at its default, a species of M fills in."""
+        values, specs = super()._optionValues(), {spec.name: spec.default for spec in fields(VERBS[self.VERB])}
+        if values.get("species"):
+            known = read_species(values["species"])
+            for name, value in (("pixel_size", known.pixel_size), ("box", known.box + known.box % 2),
+                                ("diameter", known.diameter)):
+                if value and values[name] == specs[name]:
+                    values[name] = value
+        return values
+
     def _moved(self, particles):
         """The particles as they lie in what was exported."""
         values = self._optionValues()
@@ -146,7 +159,7 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         if lost and not self.allowLoss.get():
             errors.append("%d particles would be lost: %s. Complete the inputs, or allow it in the form."
                           % (lost, "; ".join(orphans)))
-        return errors + from_scipion.obstacles(self.inputTiltSeries.get(), names, self.pixelSize.get())
+        return errors + from_scipion.obstacles(self.inputTiltSeries.get(), names, self._optionValues()["pixel_size"])
 
     def _doubts(self):
         return from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(),
@@ -154,7 +167,7 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
 
     def _methods(self):
         return ["Sub-tomograms of %d voxels at %g Å per pixel and their 3D CTFs were reconstructed with tomoexport."
-                % (self.box.get(), self.pixelSize.get())]
+                % tuple(self._optionValues()[name] for name in ("box", "pixel_size"))]
 
     def _citations(self):
         return super()._citations() + ["Tegunov2021", "Jackson1991"]

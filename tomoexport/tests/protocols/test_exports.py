@@ -15,6 +15,7 @@ from tomoexport.protocols import (
     ProtTomoExportImageSeries,
     ProtTomoExportImportParticles,
     ProtTomoExportImportTiltSeries,
+    ProtTomoExportSubtomos,
 )
 from tomoexport.tests.io import warpfiles
 from tomoexport.tests.protocols.test_protocols import BOX, PIXEL, TOMO_PIXEL, ProtocolTest
@@ -61,6 +62,20 @@ class TestTomoExportOptions(ProtocolTest):
         for item in moved.Subtomograms:
             ctf = mrc.read_volume(attributes.take(item, attributes.CTF_FILE))[0]
             self.assertFalse(((ctf < 0.01) & (ctf != 0)).any())
+
+    def test_a_species_of_m_fills_the_form(self):
+        """What is left at its default; what was changed stays."""
+        path = os.path.abspath("ribosome.species")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write('<Species><Param Name="Name" Value="ribosome"/><Param Name="PixelSize" Value="9.5"/>'
+                       '<Param Name="DiameterAngstrom" Value="170"/><Param Name="Size" Value="28"/></Species>')
+        values = self.inputs(inputCoordinates=(self.particles, "Coordinates"), species=path, box=BOX)
+        found = self.make(ProtTomoExportImageSeries, **values)._optionValues()
+        self.assertEqual([found[name] for name in ("pixel_size", "diameter", "box")], [9.5, 170.0, BOX])
+        protocol = self.launch(ProtTomoExportSubtomos, **values)
+        self.assertEqual(protocol.Subtomograms.getSamplingRate(), 9.5)
+        image = protocol.Subtomograms.getFirstItem().getFileName()
+        self.assertEqual((mrc.read_header(image).shape, mrc.read_header(image).pixel_size), ((BOX,) * 3, 9.5))
 
     def test_trajectories_of_m(self):
         """Imported, and exported as the command line does it; without them the volumes are others."""
