@@ -529,27 +529,6 @@ def add_arguments(parser, cls):
             parser.add_argument(flag(spec.name), metavar=metavar, **common)
 
 
-def from_arguments(verb, namespace):
-    """Options of a verb from parsed command line flags; flags that were not given keep their defaults.
-
-    Parameters
-    ----------
-    verb : str
-        Key of `VERBS`.
-    namespace : argparse.Namespace
-
-    Returns
-    -------
-    SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
-
-    Raises
-    ------
-    InputError
-        As `from_dict`.
-    """
-    return from_dict(verb, given(verb, namespace))
-
-
 def given(verb, namespace):
     """What parsed command line flags say.
 

@@ -36,10 +36,6 @@ class Turn:
     shape: tuple
     pixel_size: float
 
-    def select(self, mask):
-        """Of some of the tilts."""
-        return replace(self, angle=self.angle[mask])
-
 
 def runs_along_x(matrix):
     """Whether the volume's y axis is x of every image, and only that.

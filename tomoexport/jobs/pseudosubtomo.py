@@ -81,7 +81,17 @@ def _read(options, only):
 
 
 def crop(options):
-    """Side of the output, pixels."""
+    """Side of the output.
+
+    Parameters
+    ----------
+    options : PseudosubtomoOptions
+
+    Returns
+    -------
+    int
+        Pixels; the box where no crop is asked for.
+    """
     return options.crop or options.box
 
 

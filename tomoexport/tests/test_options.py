@@ -25,7 +25,7 @@ def test_flags_and_job_files_give_the_same_options(verb):
         else:
             words += [options.flag(spec.name), str(value)]
     expected = options.from_dict(verb, values)
-    assert options.from_arguments(verb, parser.parse_args(words)) == expected
+    assert options.from_dict(verb, options.given(verb, parser.parse_args(words))) == expected
     assert options.from_dict(verb, json.loads(json.dumps(options.to_dict(expected)))) == expected
     assert expected != cls()
 
