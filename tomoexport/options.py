@@ -386,7 +386,7 @@ def from_dict(verb, values):
 
     Returns
     -------
-    SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+    object of a class in `VERBS`
 
     Raises
     ------
@@ -448,7 +448,7 @@ def check(options):
 
     Parameters
     ----------
-    options : SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+    options : object of a class in `VERBS`
 
     Returns
     -------
@@ -495,7 +495,7 @@ def to_dict(options):
 
     Parameters
     ----------
-    options : SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+    options : object of a class in `VERBS`
 
     Returns
     -------
@@ -554,7 +554,7 @@ def dumps(verb, options, **more):
     ----------
     verb : str
         Key of `VERBS`.
-    options : SimulateOptions, ReconstructOptions, SubtomoOptions or AverageOptions
+    options : object of a class in `VERBS`
     **more
         Further entries: ``series``, ``collect``.
 

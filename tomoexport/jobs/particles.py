@@ -286,6 +286,29 @@ def exported(options, results):
     """
     series, _, _ = load(options, True)
     particles, _ = read_particles(options, series)
+    entry, kept, dropped = recorded(particles, results)
+    chosen = particles.select(np.array(kept, int))
+    return {s.ts_id: s for s in series}, chosen, [entry[uid] for uid in chosen.uid], dropped
+
+
+def recorded(particles, results):
+    """What was recorded of particles.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+    results : list of dict
+        As for `exported`.
+
+    Returns
+    -------
+    entry : dict of str to dict
+        By uid, of the tilt series that did not fail.
+    kept : list of int
+        Rows of the particles that are kept.
+    dropped : list of str
+        A line for each of the others.
+    """
     entry = {}
     for r in results:
         if r["status"] != "failed":
@@ -293,8 +316,7 @@ def exported(options, results):
     kept = [i for i, uid in enumerate(particles.uid) if uid in entry and entry[uid]["kept"]]
     dropped = ["%s: %s" % (uid, entry[uid]["reason"] if uid in entry else "its tilt series failed")
                for uid in particles.uid if uid not in entry or not entry[uid]["kept"]]
-    chosen = particles.select(np.array(kept, int))
-    return {s.ts_id: s for s in series}, chosen, [entry[uid] for uid in chosen.uid], dropped
+    return entry, kept, dropped
 
 
 def paths_in_table(options, names):

@@ -21,7 +21,7 @@ from ..io.manifest import fingerprint
 from ..io.motion import read_motion
 from . import report
 from .memory import budget, workers_that_fit
-from .particles import Needs, places
+from .particles import Needs, places, recorded
 from .pipeline import Pipeline
 from .plan import PROCESS_BYTES, Plan, Problem, size, state
 from .progress import Progress
@@ -362,15 +362,10 @@ def collect(options, results):
         ``dropped``: a line for each particle that is not in it.
     """
     options, series, _, _, particles, _ = _read(options, None)
-    entry = {}
-    for result in results:
-        if result["status"] != "failed":
-            entry.update({p["uid"]: p for p in result["particles"]})
-    dropped = ["%s: %s" % (uid, entry[uid]["reason"] if uid in entry else "its tilt series failed")
-               for uid in particles.uid if uid not in entry or not entry[uid]["kept"]]
+    entry, kept, dropped = recorded(particles, results)
+    names = particles.names()
     # RELION groups particles by tomogram, in the order of these.
-    rows = [i for one in series for i, (name, uid) in enumerate(zip(particles.names(), particles.uid))
-            if name == one.ts_id and uid in entry and entry[uid]["kept"]]
+    rows = [i for one in series for i in kept if names[i] == one.ts_id]
     table, whole = (os.path.join(options.output, name) for name in ("particles.star", "optimisation_set.star"))
     out = {"star": None, "optimisation_set": None, "kept": len(rows), "dropped": dropped}
     if not rows:
