@@ -48,6 +48,7 @@ setup(
         "scipion-em-tomo>=3.11.3",
         "numpy>=1.24",
         "scipy",
+        "ducc0>=0.41",
         "mrcfile",
         "emtable",
         "numba",

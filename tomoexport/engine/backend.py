@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.fft
 
 from ..errors import BackendError
+from . import transforms
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Backend:
     xp : module
         numpy or cupy.
     fft : module
-        scipy.fft or cupyx.scipy.fft; both keep single precision.
+        `transforms` or cupyx.scipy.fft; both keep single precision.
     threads : int
         CPU threads for work that is parallel over particles or tilts.
     device : int
@@ -50,7 +50,7 @@ class Backend:
 
     name: str
     xp: Any = np
-    fft: Any = scipy.fft
+    fft: Any = transforms
     threads: int = 1
     device: int = 0
     why: str = ""

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.fft
 
 from ..errors import InputError
+from . import transforms
 
 ROWS = 64  # of an image that are worked on at once
 
@@ -108,7 +109,7 @@ def fourier_rescale(image, ratio, before=None):
                 before(y, image[y:y + ROWS])
         return image, (1.0, 1.0)
     spectrum, true_ratio, shape = low_frequencies(image, ratio, before)
-    scaled = scipy.fft.irfft2(spectrum, overwrite_x=True)
+    scaled = transforms.irfft2(spectrum, overwrite_x=True)
     return np.ascontiguousarray(centre_crop(centre_crop(scaled, shape[0], (0,)), shape[1], (1,))), true_ratio
 
 
@@ -147,8 +148,8 @@ def low_frequencies(image, ratio, before=None):
         rows = image[y:y + ROWS]
         if before:
             before(y, rows)
-        half[y:y + len(rows)] = scipy.fft.rfft(rows, n=wp, axis=1)[:, :wo // 2]
-    full = scipy.fft.fft(half, axis=0, overwrite_x=True)
+        half[y:y + len(rows)] = transforms.rfft(rows, n=wp, axis=1)[:, :wo // 2]
+    full = transforms.fft(half, axis=0, overwrite_x=True)
     kept = np.zeros((ho, wo // 2 + 1), np.complex64)
     kept[:m, :wo // 2] = full[:m]
     kept[ho - m + 1:, :wo // 2] = full[hp - m + 1:]

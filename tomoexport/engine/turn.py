@@ -7,8 +7,8 @@ and CTF are turned with it.
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.fft
 
+from . import transforms
 from .ctf import frequency_grid
 from .fourier import fast_even
 from .geometry import rotation_z
@@ -115,11 +115,12 @@ def turn_image(spectrum, pixel_size, angle, new_pixel_size, kernels, out):
     for row, start, stop in zip(spectrum, first, last):
         row[:start] = 0
         row[stop:] = 0
-    wide = np.zeros((fine[0], spectrum.shape[1]), np.complex64)
-    wide[:h // 2] = spectrum[:h // 2]
-    wide[-(h // 2):] = spectrum[-(h // 2):]
-    wide = scipy.fft.ifft(wide, axis=0, overwrite_x=True)
-    image = scipy.fft.irfft(wide, n=fine[1], axis=1)
+    wide = np.zeros((fine[0], fine[1] // 2 + 1), np.complex64)
+    filled = wide[:, :spectrum.shape[1]]
+    filled[:h // 2] = spectrum[:h // 2]
+    filled[-(h // 2):] = spectrum[-(h // 2):]
+    transforms.ifft(filled, axis=0, overwrite_x=True)
+    image = transforms.irfft(wide, n=fine[1], axis=1, overwrite_x=True)
     scale = ratio / pixel_size
     back = rotation_z(-angle)[:2, :2]
     # Finer pixels yx from one sample to the next, along y and along x of the turned image.
