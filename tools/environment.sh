@@ -126,7 +126,7 @@ say "Making $venv with $python (Python $version): a minute or two, up to 1.2 GB.
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip install -qq -c "$constraints" pip setuptools wheel
 if [ "$stack" = engine ]; then
-    pip install -qq "numpy>=2" scipy mrcfile emtable numba matplotlib pytest
+    pip install -qq "numpy>=2" scipy ducc0 mrcfile emtable numba matplotlib pytest
     pip install -qq --no-build-isolation --no-deps -e .
 else
     pip install -qq -c "$constraints" scipion-app
