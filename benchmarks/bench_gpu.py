@@ -484,7 +484,7 @@ def functions_of(sizes, fft):
         ENGINE + "subtomo:slices": ("crop", slices_cost),
         ENGINE + "subtomo:_spread": ("window, 3D CTF", volumes_3d_ctfs_cost),
         ENGINE + "subtomo:reconstruct_subtomos": ("host", nothing),
-        ENGINE + "pseudo:_windows": ("host", nothing),
+        ENGINE + "pseudo:windows": ("host", nothing),
         ENGINE + "pseudo:_circled": ("host", nothing),
         ENGINE + "pseudo:extract_stacks": ("factors", stacks_cost),
         ENGINE + "pseudo:extract_volumes": ("factors", volumes_cost),

@@ -300,7 +300,7 @@ OPERATIONS = {
         "RELION 5 pseudo-subtomogram", "particle", pseudo_cases, {
             ENGINE + "pseudo:plan_pseudo": "plan of the series",
             KERNELS + "crop": "cut",
-            ENGINE + "pseudo:_windows": "transform",  # what is left of it
+            ENGINE + "pseudo:windows": "transform",  # what is left of it
             KERNELS + "modulate": "CTF",
             ENGINE + "pseudo:_circled": "inverse transform of the windows",  # what is left of it
             KERNELS + "circle": "circle",

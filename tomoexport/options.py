@@ -274,11 +274,70 @@ class PseudosubtomoOptions:
     invert: bool = option(True, "Invert contrast", "Particles become bright.")
     circle: bool = option(True, "Circular crop", "Level each image by what is outside the largest circle of the "
                           "cropped box, and mask it.")
+    precrop: bool = option(False, "Circular crop beforehand", "Level and mask each window as it is cut, by the largest "
+                           "circle that it holds, before the CTF is applied.", advanced=True)
+    whiten: bool = option(False, "Whiten noise", "Make the spectrum of each tilt image flat, by the mean power of "
+                          "blocks of the size of a window.", advanced=True)
+    cone_weight: bool = option(False, "Weight down a cone", "In 3D sums, weight down the frequencies about each "
+                               "particle's z axis, such as those of a membrane that it stands on.", advanced=True)
+    cone_angle: float = option(10.0, "Cone angle", "Opening of that cone.", unit="degrees", low=0.0, high=180.0,
+                               advanced=True)
+    cone_sigma: float = option(2.0, "Cone width at its tip", "Frequency pixels that are weighted down at any height.", unit="px",
+                               low=0.01, high=1000.0, advanced=True)
+    shift_x: float = _shift("x")
+    shift_y: float = _shift("y")
+    shift_z: float = _shift("z")
     apply_offsets: bool = option(True, "Apply offsets", "Move positions by rlnOrigin and set that to 0.", advanced=True)
     apply_orientations: bool = option(False, "Apply orientations", "Turn the boxes by the particles' angles, which are "
                                       "0 then: rlnTomoSubtomogram has the whole orientation.", advanced=True)
     exact: bool = option(False, "Unbinned windows", "Cut windows out of the images as they are and bin each, as "
                          "RELION does, instead of binning every image once: slower, and equal to RELION's files.")
+    allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
+                              "the table of tomograms are left out and listed; otherwise they are an error.",
+                              advanced=True)
+    device: str = _device()
+    threads: int = _threads()
+    memory: float = _memory()
+
+
+@dataclass(frozen=True)
+class ParticleOptions:
+    """The particle's map straight from tilt series, with half maps and FSC."""
+
+    optimisation_set: str = option("", "Optimisation set", "RELION's optimisation_set.star, which names the tables of "
+                                   "particles, tomograms and trajectories; those that are given beside it are taken "
+                                   "instead.", kind="input")
+    tomograms: str = _tomograms()
+    tomogram_size: str = _tomogram_size()
+    particles: str = option("", "Particles STAR", "Particle table with orientations. Halves are those of the column "
+                            "rlnRandomSubset, or else every second particle of a tilt series.", kind="input")
+    motion: str = option("", "Trajectories", "Optional motion.star of RELION's polishing.", kind="input")
+    output: str = _output()
+    binning: float = option(1.0, "Binning factor", "Pixel size of the map over that of the images; any number from 1.",
+                            low=1.0, high=100.0)
+    box: int = option(128, "Box size", "Binned pixels, even: box in which the CTF is applied.", unit="px", low=8,
+                      high=1024)
+    crop: int = option(0, "Cropped box size", "Binned pixels, even: side of the maps; 0 takes the box size.", unit="px",
+                       low=0, high=1024)
+    symmetry: str = option("C1", "Symmetry", "Point group: C1, C2, ..., D2, ..., T, O, I1, I2, I3 or I4, with RELION's "
+                           "axes.")
+    max_dose: float = option(0.0, "Maximum dose", "Tilts that had more before their exposure are left out; 0 takes "
+                             "all.", unit="e/A^2", low=0.0, high=1e6)
+    min_frames: int = option(1, "Minimum number of frames", "Particles that fewer tilts show are left out and listed.",
+                             low=1, high=100_000)
+    invert: bool = option(True, "Invert contrast", "Particles become bright.")
+    ctf: bool = option(True, "Correct the CTF", "Otherwise neither CTF nor dose weight are taken into account.")
+    whiten: bool = option(False, "Whiten noise", "Make the spectrum of each tilt image flat, by the mean power of "
+                          "blocks of the size of a window.", advanced=True)
+    shift_x: float = _shift("x")
+    shift_y: float = _shift("y")
+    shift_z: float = _shift("z")
+    diameter: float = option(0.0, "Mask diameter", "Soft spherical mask of the FSC; 0 takes 80 % of the box.", unit="A",
+                             low=0.0, high=1e5)
+    reference: str = option("", "Known map", "Optional map of the same box and pixel size to compare the map with.",
+                            kind="input", advanced=True)
+    exact: bool = option(False, "Unbinned windows", "Cut windows out of the images as they are and bin each, as RELION "
+                         "does, instead of binning every image once: slower.", advanced=True)
     allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
                               "the table of tomograms are left out and listed; otherwise they are an error.",
                               advanced=True)
@@ -356,8 +415,8 @@ class DuplicatesOptions:
 
 
 VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
-         "series": SeriesOptions, "pseudosubtomo": PseudosubtomoOptions, "average": AverageOptions,
-         "intersect": IntersectOptions, "duplicates": DuplicatesOptions}
+         "series": SeriesOptions, "pseudosubtomo": PseudosubtomoOptions, "particle": ParticleOptions,
+         "average": AverageOptions, "intersect": IntersectOptions, "duplicates": DuplicatesOptions}
 
 
 def flag(name):

@@ -13,6 +13,7 @@ import numpy as np
 from .ctf import frequency_grid
 from .fourier import centre_phase, fourier_crop
 from .kernels import CTF_MODES, implementation
+from .transforms import rfft2
 
 EDGE = 5.0  # pixels of the circle's soft edge
 FAINT = 0.01  # dose weight below which frequencies stay out of 3D sums
@@ -38,8 +39,10 @@ class PseudoPlan:
         As the kernel `modulate` takes them, with the sign of the contrast; on the device.
     limit : ndarray `(T,)` float64
         Radius of the frequencies that enter 3D sums, samples of the box.
-    circle : bool
-        Whether windows are levelled and masked.
+    circle, precrop : bool
+        Whether windows are levelled and masked, and whether they are before the CTF too, as large as they are cut.
+    whitening : ndarray `(T, box, box//2+1)` float32 or None
+        Further factor of the images, which enters the weights of 3D sums once; on the device.
     """
 
     box: int
@@ -53,6 +56,8 @@ class PseudoPlan:
     envelope: object
     limit: np.ndarray
     circle: bool
+    precrop: bool
+    whitening: object
 
 
 def dose_weight(dose, k):
@@ -78,7 +83,8 @@ def dose_weight(dose, k):
     return np.exp(-0.5 * np.asarray(dose) / (0.245 * k ** -1.665 + 2.81))
 
 
-def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.0, invert=True, circle=True):
+def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.0, invert=True, circle=True,
+                precrop=False, whitening=None):
     """Prepare what all particles of one tilt series share.
 
     Parameters
@@ -100,6 +106,10 @@ def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.
         Multiply by -1: particles, dark in the images, become bright.
     circle : bool
         Level and mask windows.
+    precrop : bool
+        Level and mask them as they are cut, too, by the largest circle that they hold.
+    whitening : ndarray `(T, box, box//2+1)`, optional
+        As `whitening_filter` gives it.
 
     Returns
     -------
@@ -124,7 +134,87 @@ def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.
     put = backend.to_device
     return PseudoPlan(box, crop, int(np.floor(ratio * box + 0.5)), float(ratio), float(binning),
                       CTF_MODES["none" if ctf is None else "multiply"], put(phase), put(slope),
-                      put((sign * weight).astype(np.float32)), limit, circle)
+                      put((sign * weight).astype(np.float32)), limit, circle, precrop,
+                      None if whitening is None else put(whitening))
+
+
+def whitening_filter(images, side, box, binning=1.0):
+    """What makes the spectrum of each tilt image flat.
+
+    Parameters
+    ----------
+    images : ndarray `(T, h, w)` float32
+        Tilt images, without what was added at their edges; on the host.
+    side : int
+        Of the blocks, pixels; they overlap by half.
+    box : int
+        Side of the windows that the filter is for, pixels, which cover what a block does.
+    binning : float
+        Pixel size of these images over that of the original ones, whose noise the filter brings to 1.
+
+    Returns
+    -------
+    ndarray `(T, box, box//2+1)` float32
+        ``1 / sqrt(P(k))``, P the mean of the blocks' power in unitary transforms over the pixels of a ring; 0 where
+        that is 0.
+
+    Raises
+    ------
+    ValueError
+        If the images are smaller than a block.
+    """
+    h, w = images.shape[1:]
+    if min(h, w) < side:
+        raise ValueError("blocks of %d px are larger than images of %d x %d px" % (side, w, h))
+    ring = lambda n: np.hypot(np.fft.fftfreq(n, 1 / n)[:, None], np.arange(n // 2 + 1))  # noqa: E731
+    index = np.rint(ring(side)).astype(int)
+    # All but the two lines that are their own mates stand for their mates too.
+    twice = np.full(index.shape, 2.0)
+    twice[:, 0] = 1
+    if side % 2 == 0:
+        twice[:, -1] = 1
+    count = np.bincount(index.ravel(), twice.ravel())
+    out = np.empty((len(images), box, box // 2 + 1), np.float32)
+    for t, image in enumerate(images):
+        power = np.zeros(index.shape)
+        starts = [np.unique(np.append(np.arange(0, n - side + 1, max(side // 2, 1)), n - side)) for n in (h, w)]
+        for y in starts[0]:
+            for x in starts[1]:
+                power += np.abs(rfft2(np.ascontiguousarray(image[y:y + side, x:x + side]))) ** 2
+        mean = np.bincount(index.ravel(), (twice * power).ravel()) / count
+        mean *= binning ** 2 / (side ** 2 * len(starts[0]) * len(starts[1]))
+        gain = np.zeros(len(mean))
+        np.divide(1, np.sqrt(mean), out=gain, where=mean > 0)
+        # A block and a window have the same frequencies; beyond the blocks' Nyquist rings are incomplete.
+        out[t] = np.interp(ring(box), np.arange(side // 2 + 1), gain[:side // 2 + 1])
+    return out
+
+
+def cone_weight(size, axis, angle, sigma):
+    """Weight that takes away the frequencies about an axis, such as those of a membrane.
+
+    Parameters
+    ----------
+    size : int
+        Side of the volume, even.
+    axis : ndarray `(N, 3)`
+        Unit vectors xyz, in the frame of the volume.
+    angle : float
+        Opening of the cone, degrees.
+    sigma : float
+        Frequency pixels: width of the cone at its tip.
+
+    Returns
+    -------
+    ndarray `(N, size, size, size//2+1)` float32
+        ``1 - exp(-t^2 / 2)`` with ``t = rho / (|z| sin(angle / 2) + sigma)``, z along the axis and rho from it; FFT
+        order.
+    """
+    k = np.fft.fftfreq(size, 1 / size)
+    grid = np.stack(np.broadcast_arrays(np.arange(size // 2 + 1), k[:, None], k[:, None, None]), -1).astype(np.float32)
+    along = np.abs(np.einsum("zyxi,ni->nzyx", grid, np.asarray(axis, np.float32)))
+    rho = np.sqrt(np.maximum((grid ** 2).sum(-1) - along ** 2, 0))
+    return (1 - np.exp(-0.5 * (rho / (along * np.sin(np.deg2rad(angle) / 2) + sigma)) ** 2)).astype(np.float32)
 
 
 def visible_tilts(geometry, xy, radius, max_dose=None):
@@ -152,19 +242,37 @@ def visible_tilts(geometry, xy, radius, max_dose=None):
     return inside if max_dose is None else inside & (geometry.dose <= max_dose)
 
 
-def _windows(stack, plan, position_px, depth, visible, backend):
-    """Transforms of windows about their particles, multiplied by the CTF, and the squares of the factors."""
+def windows(stack, plan, position_px, depth, visible, backend):
+    """Transforms of windows, multiplied by the CTF, and the squares of the factors.
+
+    Parameters
+    ----------
+    stack, plan, position_px, depth, visible, backend
+        As `extract_stacks`.
+
+    Returns
+    -------
+    data : ndarray `(N, T, box, box//2+1)` complex64
+        Particle at pixel box//2; on the device.
+    weight : ndarray `(N, T, box, box//2+1)` float32
+    """
     kernels, put = implementation(backend), backend.to_device
     position_px = np.asarray(position_px, np.float64)
     half = plan.source // 2
     origin = np.clip(np.floor(position_px + 0.5), -2 ** 30, 2 ** 30).astype(np.int32) - half
     shift = ((position_px - origin) / plan.ratio - plan.box // 2).astype(np.float32)
-    data = backend.fft.rfft2(kernels.crop(stack, put(origin), plan.source), axes=(2, 3))
+    cut = kernels.crop(stack, put(origin), plan.source)
+    if plan.precrop:
+        cut = kernels.circle(cut, cut.sum(axis=(2, 3)), plan.source / 2, EDGE, plan.source)
+    data = backend.fft.rfft2(cut, axes=(2, 3))
     if plan.source != plan.box:
         data = fourier_crop(data, plan.box, backend.xp, nyquist=True)
         data *= np.float32(plan.source / (plan.ratio * plan.box))  # not 1 where the source box had to be rounded
     weight = kernels.modulate(data, plan.phase, plan.slope, put(np.ascontiguousarray(depth, np.float32)), put(shift),
                               plan.envelope, put(np.ascontiguousarray(visible)), plan.mode)
+    if plan.whitening is not None:
+        data *= plan.whitening
+        weight *= plan.whitening
     return data, weight
 
 
@@ -190,7 +298,7 @@ def extract_stacks(stack, plan, position_px, depth, visible, backend):
     ndarray `(N, T, crop, crop)` float32
         Particle at pixel crop//2; on the device.
     """
-    data, _ = _windows(stack, plan, position_px, depth, visible, backend)
+    data, _ = windows(stack, plan, position_px, depth, visible, backend)
     return _circled(data, plan, plan.crop, 1 / plan.binning, backend)
 
 
@@ -223,7 +331,7 @@ def _transform(windows, reach, backend):
     return fft.fft(lines, axis=2, overwrite_x=True)
 
 
-def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
+def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend, cone=None):
     """Cut out N particles as 3D sums.
 
     Parameters
@@ -232,6 +340,8 @@ def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
         As `extract_stacks`; all particles must be seen in the same tilts.
     matrix : ndarray `(N, T, 2, 3)` or `(1, T, 2, 3)`
         Image displacement of a displacement in the frame of the volume.
+    cone : ndarray `(N, crop, crop, crop//2+1)`, optional
+        Weight of all three, as `cone_weight` gives it.
 
     Returns
     -------
@@ -249,7 +359,7 @@ def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
     visible = np.asarray(visible)
     if (visible != visible[0]).any():
         raise ValueError("particles of one call must be seen in the same tilts")
-    data, weight = _windows(stack, plan, position_px, depth, visible, backend)
+    data, weight = windows(stack, plan, position_px, depth, visible, backend)
     # Unitary transforms on both sides, RELION's own factor, and samples that count (c / b)^2.
     share = np.float32((c / b) ** 2)
     scale = share * np.float32(c ** 1.5 / b * (b / (c * np.sqrt(plan.binning))))
@@ -261,5 +371,8 @@ def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend):
     limit = np.where(visible[0], plan.limit, -1.0)
     cells = kernels.insert_linear(data, weight, backend.to_device(cells), backend.to_device(limit), c)
     grids, weight, count = kernels.fold_linear(cells, c, share)
+    if cone is not None:
+        cone = backend.to_device(cone)
+        grids, weight, count = grids * cone, weight * cone, count * cone
     volumes = backend.fft.irfftn(grids, s=(c, c, c), axes=(1, 2, 3), overwrite_x=True)
     return volumes, weight, count

@@ -1,19 +1,18 @@
 """Average exported sub-tomograms: the sanity check, with half maps and FSC."""
 
-import csv
-import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ..engine.average import Accumulator, fsc, resolution
+from ..engine.average import Accumulator
 from ..engine.backend import available_cores
 from ..errors import InputError
-from ..io import atomic, mrc, subtomostar
+from ..io import mrc, subtomostar
 from ..io.manifest import fingerprint
 from ..options import to_dict
-from . import report
+from . import maps
+from .particles import halves
 from .plan import PROCESS_BYTES, Plan, Problem, Unit, state
 from .progress import Progress
 
@@ -47,9 +46,9 @@ def plan(options, only=None):
         problems.append(Problem("warning", options.particles, "it has no orientations",
                                 "All particles are averaged as they lie"))
     for paths, shape in ((images, (box,) * 3), (ctfs, (box, box, box // 2 + 1))):
-        problems += _damaged(paths, shape, options.particles)
+        problems += damaged(paths, shape, options.particles)
     files = images + ctfs + ([options.reference] if options.reference else [])
-    problems += _damaged(files[len(images + ctfs):], (box,) * 3, "--reference")
+    problems += damaged(files[len(images + ctfs):], (box,) * 3, "--reference")
     missing = [path for path in files if not os.path.exists(path)]
     if missing:
         problems.append(Problem("error", missing[0], "the file does not exist" + (
@@ -58,6 +57,9 @@ def plan(options, only=None):
     if len(particles) < 2:
         problems.append(Problem("error", options.particles, "it has %d particle" % len(particles),
                                 "Two halves need at least two"))
+    elif len(set(halves(particles))) < 2:
+        problems.append(Problem("error", options.particles, "all particles are in one half",
+                                "Give rlnRandomSubset both values, or remove the column"))
     unit = Unit("average", work=dict(particles=particles, images=images, ctfs=ctfs, pixel_size=pixel_size, box=box))
     unit.inputs = {path: state(path) for path in files if os.path.exists(path)}
     unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "threads")},
@@ -69,8 +71,22 @@ def plan(options, only=None):
                 + min(2 * PIECES, options.threads or available_cores()) * 55 * (2 * box) ** 2 * (box + 1))
 
 
-def _damaged(paths, shape, table):
-    """Problem of the first file that cannot be a volume of this shape; headers are read where sizes differ."""
+def damaged(paths, shape, table):
+    """See whether files are volumes of a shape; headers are read where sizes differ.
+
+    Parameters
+    ----------
+    paths : list of str
+        Those that do not exist are passed over.
+    shape : tuple of int
+    table : str
+        What names them.
+
+    Returns
+    -------
+    list of plan.Problem
+        That of the first file that is not, or none.
+    """
     sizes = set()
     for path in paths:
         size = os.path.getsize(path) if os.path.exists(path) else None
@@ -86,25 +102,6 @@ def _damaged(paths, shape, table):
                             "All volumes of %s must have one box size, and half volumes of 3D CTF" % table)]
         sizes.add(size)
     return []
-
-
-def halves(particles):
-    """Half set of each particle: rlnRandomSubset where the table has it for all, else every second one.
-
-    Parameters
-    ----------
-    particles : ParticleSet
-        N particles.
-
-    Returns
-    -------
-    ndarray `(N,)` of int
-        0 or 1.
-    """
-    subset = particles.extra.get("rlnRandomSubset")
-    if subset and set(subset) == {"1", "2"}:
-        return np.array([int(s) - 1 for s in subset])
-    return np.arange(len(particles)) % 2
 
 
 def execute(unit, options, backend):
@@ -148,31 +145,10 @@ def execute(unit, options, backend):
         for which, part in pool.map(accumulate, [(w, p) for p in range(PIECES) for w in (0, 1)]):
             sums[which] = part if sums[which] is None else sums[which].merged(part)
     progress.finish()
-    maps = {"average": sums[0].merged(sums[1]).map(), "half1": sums[0].map(), "half2": sums[1].map()}
-    paths = {name: os.path.join(options.output, name + ".mrc") for name in maps}
-    radius = options.diameter / 2 / pixel_size if options.diameter else None
-    curves = {"half maps": fsc(maps["half1"], maps["half2"], radius)}
-    if options.reference:
-        curves["known map"] = fsc(maps["average"], _read(options.reference, (box,) * 3), radius)
-    frequency = np.arange(box // 2 + 1) / (box * pixel_size)
-    os.makedirs(os.path.join(options.output, "report"), exist_ok=True)
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["frequency_1/A"] + list(curves))
-    writer.writerows(np.round(np.column_stack([frequency] + list(curves.values())), 6).tolist())
-    atomic.write_text(os.path.join(options.output, "fsc.csv"), text.getvalue())
-    picture = os.path.join(options.output, "report", "fsc.png")
-    report.fsc_curve({name: (frequency, curve) for name, curve in curves.items()}, picture)
-    slices = os.path.join(options.output, "report", "average_slices.png")
-    report.tomogram_slices(maps["average"], pixel_size, slices)
-    for name, volume in maps.items():
-        mrc.write(paths[name], volume, pixel_size)
-    return dict(paths, pixel_size=pixel_size, box=box, particles=len(particles),
-                half_particles=[int((half == w).sum()) for w in (0, 1)],
-                resolution_0143=resolution(curves["half maps"], box, pixel_size, 0.143),
-                resolution_05=resolution(curves["half maps"], box, pixel_size, 0.5),
-                curves={name: curve.tolist() for name, curve in curves.items()}, frequency=frequency.tolist(),
-                notes=[], report=picture, files=list(paths.values()))
+    found = {"average": sums[0].merged(sums[1]).map(), "half1": sums[0].map(), "half2": sums[1].map()}
+    known = _read(options.reference, (box,) * 3) if options.reference else None
+    return dict(maps.write_maps(options.output, found, pixel_size, options.diameter, known), particles=len(particles),
+                half_particles=[int((half == w).sum()) for w in (0, 1)], notes=[])
 
 
 def _read(path, shape):
@@ -197,6 +173,4 @@ def collect(options, results):
     dict
         ``average`` (path) and ``resolution``, a text with those at FSC 0.143 and 0.5.
     """
-    result = results[0]
-    return {"average": result["average"], "resolution": "%.1f A at FSC 0.143, %.1f A at 0.5" % (
-        result["resolution_0143"], result["resolution_05"])}
+    return {"average": results[0]["average"], "resolution": maps.resolutions(results[0])}

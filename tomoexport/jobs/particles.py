@@ -291,6 +291,25 @@ def exported(options, results):
     return {s.ts_id: s for s in series}, chosen, [entry[uid] for uid in chosen.uid], dropped
 
 
+def halves(particles):
+    """Half set of each particle: rlnRandomSubset where the table has it for all, else every second one.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+        N particles.
+
+    Returns
+    -------
+    ndarray `(N,)` of int
+        0 or 1.
+    """
+    subset = particles.extra.get("rlnRandomSubset")
+    if subset and set(subset) <= {"1", "2"}:
+        return np.array([int(s) - 1 for s in subset])
+    return np.arange(len(particles)) % 2
+
+
 def recorded(particles, results):
     """What was recorded of particles.
 

@@ -12,7 +12,14 @@ from ..engine.backend import Backend, available_cores
 from ..engine.fourier import fourier_rescale
 from ..engine.poses import matrix_from_zyz, zyz_from_matrix
 from ..engine.preprocess import rescaled_shape
-from ..engine.pseudo import extract_stacks, extract_volumes, plan_pseudo, visible_tilts
+from ..engine.pseudo import (
+    cone_weight,
+    extract_stacks,
+    extract_volumes,
+    plan_pseudo,
+    visible_tilts,
+    whitening_filter,
+)
 from ..engine.trajectory import Trajectory
 from ..engine.transfer import Fetched
 from ..errors import InputError, UnitError
@@ -56,7 +63,30 @@ def completed(options):
     return options
 
 
-def _read(options, only):
+def read_inputs(options, only):
+    """Read the tables, and move the particles as the options say.
+
+    Parameters
+    ----------
+    options : PseudosubtomoOptions
+    only : list of str or None
+        Names of the tilt series asked for.
+
+    Returns
+    -------
+    options : PseudosubtomoOptions
+        With the tables of the optimisation set.
+    series : list of TiltSeries
+    units : list of plan.Unit
+    problems : list of plan.Problem
+    particles : ParticleSet
+    notes : list of str
+
+    Raises
+    ------
+    InputError
+        If a table is not named, cannot be read or has what is not taken into account.
+    """
     options = completed(options)
     own = SimpleNamespace(tomograms=options.tomograms, tomogram_size=options.tomogram_size, pixel_size=float("inf"))
     series, units, problems = load(own, options.ctf, only)
@@ -75,6 +105,7 @@ def _read(options, only):
     if not options.apply_offsets:
         turned = np.einsum("nij,nj->ni", _box_rotation(particles), _offsets(particles))
         particles = replace(particles, position=particles.position + turned)
+    particles = particles.moved([options.shift_x, options.shift_y, options.shift_z])
     if options.motion:
         particles = replace(particles, trajectory=read_motion(options.motion, particles, series))
     return options, series, units, problems, particles, notes
@@ -120,7 +151,7 @@ def plan(options, only=None):
     if side > options.box:
         raise InputError("--crop", "%d px is more than the box of %d px" % (side, options.box),
                          "Take a smaller crop or a larger --box")
-    options, series, units, problems, particles, notes = _read(options, only)
+    options, series, units, problems, particles, notes = read_inputs(options, only)
     for name in ("particles.star", "optimisation_set.star", "tomograms.star"):
         target = os.path.join(options.output, name)
         for given in (options.particles, options.tomograms, options.optimisation_set, options.motion):
@@ -218,8 +249,27 @@ def _offsets(particles):
     return np.stack([np.array(particles.extra[label], np.float64) for label in labels], -1)
 
 
-def _images(series, options, threads, progress):
-    """Tilt images with their edge pixels repeated outwards, binned unless windows are; and their pixel size, yx."""
+def tilt_images(series, options, threads, progress):
+    """Tilt images with their edge pixels repeated outwards, binned unless windows are.
+
+    Parameters
+    ----------
+    series : TiltSeries
+    options : PseudosubtomoOptions
+    threads : int
+    progress : Progress
+
+    Returns
+    -------
+    images : ndarray `(T, h, w)` float32
+    pixel : ndarray `(2,)`
+        Angstrom along y and x.
+
+    Raises
+    ------
+    UnitError
+        If an image has pixels that are not numbers.
+    """
     stacks = {path: mrc.open_stack(path) for path, _ in series.images}
     margin, g = _margin(options), series.geometry
 
@@ -250,6 +300,62 @@ def _images(series, options, threads, progress):
             stack.close()
     progress.finish()
     return images, g.pixel_size * np.array(ratio)
+
+
+def shared_plan(series, images, options, backend):
+    """What all particles of a tilt series share.
+
+    Parameters
+    ----------
+    series : TiltSeries
+    images : ndarray `(T, h, w)` float32
+        As `tilt_images` gives them.
+    options : PseudosubtomoOptions
+    backend : Backend
+
+    Returns
+    -------
+    PseudoPlan
+    """
+    g, whitening = series.geometry, None
+    if options.whiten:
+        ratio = 1.0 if options.exact else options.binning
+        edge = int(np.ceil(_margin(options) / ratio))
+        inner, side = images[:, edge:-edge, edge:-edge], int(options.binning * options.box / ratio + 0.5)
+        if min(inner.shape[1:]) < side:
+            raise UnitError(series.ts_id, "its images are smaller than a window", "Take a smaller --box, or do not "
+                            "whiten")
+        whitening = whitening_filter(inner, side, options.box, ratio)
+    return plan_pseudo(g, series.ctf if options.ctf else None, options.box, crop(options),
+                       options.binning * g.pixel_size, options.binning, backend,
+                       options.binning if options.exact else 1.0, options.invert, options.circle, options.precrop,
+                       whitening)
+
+
+def seen_at(particles, exposures, geometry, images, pixel):
+    """Where particles are seen, and how deep they lie.
+
+    Parameters
+    ----------
+    particles : ParticleSet
+    exposures : (ndarray, ndarray)
+        Dose before every exposure of the series, excluded ones too, and their numbers.
+    geometry : TiltSeriesGeometry
+    images : ndarray `(T, h, w)`
+    pixel : ndarray `(2,)`
+        As `tilt_images` gives them.
+
+    Returns
+    -------
+    place : ndarray `(N, T, 2)`
+        Pixels of the images from their corner, yx.
+    depth : ndarray `(N, T)`
+        Angstrom added to the defocus.
+    """
+    found = geometry.project(places(particles, exposures, geometry)[0])
+    place = (found.xy / pixel[::-1] + np.array(images.shape[:0:-1]) // 2)[..., ::-1]
+    # A trajectory moves the image point and leaves the defocus, as in RELION.
+    return place, geometry.hand * geometry.project(particles.position).depth
 
 
 def execute(unit, options, backend):
@@ -295,17 +401,17 @@ def execute(unit, options, backend):
         return result
     room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
     backend = Backend("cpu", threads=backend.threads) if backend.on_gpu else backend
-    images, pixel = _images(series, options, workers_that_fit(room, needs.shared, needs.reader, backend.threads),
+    images, pixel = tilt_images(series, options, workers_that_fit(room, needs.shared, needs.reader, backend.threads),
                             Progress(unit.name + " reading", g.n_tilts, "tilts"))
     output_pixel = options.binning * g.pixel_size
-    shared = plan_pseudo(g, series.ctf if options.ctf else None, options.box, side, output_pixel, options.binning,
-                         backend, options.binning if options.exact else 1.0, options.invert, options.circle)
-    found = g.project(places(particles, unit.work["exposures"], g)[0])
-    place = (found.xy / pixel[::-1] + np.array(images.shape[:0:-1]) // 2)[..., ::-1]
-    # A trajectory moves the image point and leaves the defocus, as in RELION.
-    depth = g.hand * g.project(particles.position).depth
+    shared = shared_plan(series, images, options, backend)
+    place, depth = seen_at(particles, unit.work["exposures"], g, images, pixel)
     matrix = g.project(particles.position, particles.rotation if options.apply_orientations
                        else _box_rotation(particles)).matrix
+    axes = None
+    if options.cone_weight:  # the particle's z axis in the frame of its box
+        box = particles.rotation if options.apply_orientations else _box_rotation(particles)
+        axes = np.einsum("nji,nj->ni", box, particles.rotation[:, :, 2])
     for folder in {os.path.dirname(stem) for stem in stems}:
         os.makedirs(os.path.join(options.output, folder), exist_ok=True)
     progress = Progress(unit.name, len(index), "particles")
@@ -324,7 +430,8 @@ def execute(unit, options, backend):
         if options.stack2d:
             made = [extract_stacks(*where, seen[some], backend)]
         else:
-            data, weight, count = extract_volumes(*where, matrix[some], seen[some], backend)
+            cone = None if axes is None else cone_weight(side, axes[some], options.cone_angle, options.cone_sigma)
+            data, weight, count = extract_volumes(*where, matrix[some], seen[some], backend, cone)
             made = [data, np.concatenate([weight, count], axis=1)]
         pipeline.deliver([i], Fetched(made))
 
@@ -361,7 +468,7 @@ def collect(options, results):
         ``star``: path of the particle table and ``optimisation_set``, None if no particle is left; ``kept``: number;
         ``dropped``: a line for each particle that is not in it.
     """
-    options, series, _, _, particles, _ = _read(options, None)
+    options, series, _, _, particles, _ = read_inputs(options, None)
     entry, kept, dropped = recorded(particles, results)
     names = particles.names()
     # RELION groups particles by tomogram, in the order of these.

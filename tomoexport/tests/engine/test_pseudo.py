@@ -7,11 +7,14 @@ import pytest
 
 from tomoexport.engine.fourier import fourier_rescale
 from tomoexport.engine.pseudo import (
+    cone_weight,
     dose_weight,
     extract_stacks,
     extract_volumes,
     plan_pseudo,
     visible_tilts,
+    whitening_filter,
+    windows,
 )
 from tomoexport.io import mrc, particlestar, relion5
 from tomoexport.tests.shared import need_shared
@@ -139,3 +142,70 @@ def test_hidden_tilts_take_no_part(rng, cpu):
     assert np.isclose(a[2].sum() / everything[2].sum(), seen.mean(), rtol=0.02)
     stack = extract_stacks(broken, plan, position, depth, seen, cpu)[0]
     assert not stack[~seen[0]].any() and stack[seen[0]].std() > 0
+
+
+def test_whitening_makes_noise_flat(rng):
+    """Noise of a known spectrum, for windows of 48 pixels that cover 64 of the images."""
+    n = 192
+    k = np.hypot(np.fft.fftfreq(n)[:, None], np.fft.rfftfreq(n))
+    amplitude = 3 / (0.1 + k)
+    images = np.stack([np.fft.irfft2(amplitude * np.fft.rfft2(rng.standard_normal((n, n)))) for _ in range(12)])
+    gain = whitening_filter(images.astype(np.float32), 64, 48)
+    rings = np.hypot(np.fft.fftfreq(48, 1 / 48)[:, None], np.arange(25)) / 64
+    flat = gain.mean(axis=0) * 3 / (0.1 + rings)
+    assert gain.shape == (12, 48, 25) and np.abs(flat[(rings > 0.05) & (rings < 0.5)] - 1).max() < 0.05
+    assert np.allclose(whitening_filter(images.astype(np.float32), 64, 48, binning=2.0), gain / 2)
+    beyond = whitening_filter(images.astype(np.float32), 64, 64)[:, np.hypot(*np.mgrid[:64, :33]) % 64 > 32.5]
+    assert np.isfinite(beyond).all() and (beyond > 0).all()
+    assert not whitening_filter(np.zeros((1, 64, 64), np.float32), 32, 32).any()
+    with pytest.raises(ValueError, match="larger than images"):
+        whitening_filter(images, 256, 64)
+
+
+def test_whitened_windows_have_weights_whitened_once(rng, cpu):
+    from tomoexport.tests.engine.test_subtomo import object_in_a_series
+    g, ctf, images, position, depth, _, _ = object_in_a_series(rng)
+    seen, gain = np.ones((1, 41), bool), rng.uniform(0.5, 2, (41, 48, 25)).astype(np.float32)
+    plain = windows(images, plan_pseudo(g, ctf, 48, 32, 4.0, 1.0, cpu), position, depth, seen, cpu)
+    white = windows(images, plan_pseudo(g, ctf, 48, 32, 4.0, 1.0, cpu, whitening=gain), position, depth, seen, cpu)
+    assert np.allclose(white[0], plain[0] * gain, rtol=1e-5) and np.allclose(white[1], plain[1] * gain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("source", [48, 47])
+def test_the_first_circle_levels_and_masks_windows_as_they_are_cut(rng, cpu, source):
+    from tomoexport.tests.engine.test_subtomo import object_in_a_series
+    g, ctf, images, position, depth, _, _ = object_in_a_series(rng)
+    images = images + 2.0
+    plan = plan_pseudo(g, None, 32, 32, 4.0, source / 32, cpu, source / 32, circle=False, precrop=True)
+    assert plan.source == source
+    found = extract_stacks(images, plan, position, depth, np.ones((1, 41), bool), cpu)[0]
+    axis = np.arange(source) - source // 2
+    r = np.hypot(axis[:, None], axis)
+    mask = 0.5 + 0.5 * np.cos(np.pi * np.clip((r - source / 2 + 5) / 5, 0, 1))
+    origin = np.floor(position[0] + 0.5).astype(int) - source // 2
+    cut = np.stack([image[y:y + source, x:x + source] for image, (y, x) in zip(images, origin)]).astype(float)
+    cut = (cut - cut[:, r > source / 2].mean(axis=1)[:, None, None]) * mask
+    same = plan_pseudo(g, None, 32, 32, 4.0, source / 32, cpu, source / 32, circle=False)
+    expected = extract_stacks(cut.astype(np.float32), same, position - origin, depth, np.ones((1, 41), bool), cpu)[0]
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def test_the_cone_lies_about_the_axis(rng, cpu):
+    tilted = np.array([0.0, np.sin(0.6), np.cos(0.6)])
+    weight = cone_weight(32, np.stack([[0, 0, 1.0], tilted]), 20.0, 2.0)
+    k = np.fft.fftfreq(32, 1 / 32).astype(int)
+    for axis, one in zip(([0, 0, 1.0], tilted), weight):
+        for x, y, z in rng.integers(-15, 15, (200, 3)):
+            x = abs(x)
+            along = abs(np.dot((x, y, z), axis))
+            t = np.sqrt(max(x * x + y * y + z * z - along ** 2, 0)) / (along * np.sin(np.deg2rad(10)) + 2)
+            assert one[np.flatnonzero(k == z)[0], np.flatnonzero(k == y)[0], x] == pytest.approx(
+                1 - np.exp(-t * t / 2), abs=1e-5)
+    from tomoexport.tests.engine.test_subtomo import object_in_a_series
+    g, ctf, images, position, depth, _, _ = object_in_a_series(rng)
+    plan = plan_pseudo(g, ctf, 48, 32, 4.0, 1.0, cpu)
+    where = images, plan, position, depth, g.matrix[None], np.ones((1, 41), bool)
+    plain, less = extract_volumes(*where, cpu), extract_volumes(*where, cpu, weight[:1])
+    assert all(np.allclose(b, a * weight[0], atol=1e-6 * abs(a).max()) for a, b in zip(plain[1:], less[1:]))
+    assert np.allclose(np.fft.rfftn(less[0][0]), np.fft.rfftn(plain[0][0]) * weight[0],
+                       atol=1e-5 * np.abs(np.fft.rfftn(plain[0][0])).max())

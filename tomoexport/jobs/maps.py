@@ -1,0 +1,72 @@
+"""Maps of a particle and of its halves: files, Fourier shell correlation and report."""
+
+import csv
+import io
+import os
+
+import numpy as np
+
+from ..engine.average import fsc, resolution
+from ..io import atomic, mrc
+from . import report
+
+
+def write_maps(folder, maps, pixel_size, diameter=0.0, known=None):
+    """Write maps and what is to be said of them; the maps come last.
+
+    Parameters
+    ----------
+    folder : str
+    maps : dict of str to ndarray `(box, box, box)`
+        ``average``, ``half1`` and ``half2``: also the names of the files.
+    pixel_size : float
+        Angstrom.
+    diameter : float
+        Of the mask of the FSC, angstrom; 0 takes 80 % of the box.
+    known : ndarray `(box, box, box)`, optional
+        Map to compare the average with.
+
+    Returns
+    -------
+    dict
+        Plain values: paths of the maps; ``pixel_size`` in A, ``box`` in voxels; ``resolution_0143`` and
+        ``resolution_05`` in A; ``curves`` (FSC per shell) over ``frequency`` in 1/A; ``report``; ``files``.
+    """
+    box = len(maps["average"])
+    paths = {name: os.path.join(folder, name + ".mrc") for name in maps}
+    radius = diameter / 2 / pixel_size if diameter else None
+    curves = {"half maps": fsc(maps["half1"], maps["half2"], radius)}
+    if known is not None:
+        curves["known map"] = fsc(maps["average"], known, radius)
+    frequency = np.arange(box // 2 + 1) / (box * pixel_size)
+    os.makedirs(os.path.join(folder, "report"), exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["frequency_1/A"] + list(curves))
+    writer.writerows(np.round(np.column_stack([frequency] + list(curves.values())), 6).tolist())
+    atomic.write_text(os.path.join(folder, "fsc.csv"), text.getvalue())
+    picture = os.path.join(folder, "report", "fsc.png")
+    report.fsc_curve({name: (frequency, curve) for name, curve in curves.items()}, picture)
+    report.tomogram_slices(maps["average"], pixel_size, os.path.join(folder, "report", "average_slices.png"))
+    for name, volume in maps.items():
+        mrc.write(paths[name], volume, pixel_size)
+    return dict(paths, pixel_size=pixel_size, box=box,
+                resolution_0143=resolution(curves["half maps"], box, pixel_size, 0.143),
+                resolution_05=resolution(curves["half maps"], box, pixel_size, 0.5),
+                curves={name: curve.tolist() for name, curve in curves.items()}, frequency=frequency.tolist(),
+                report=picture, files=list(paths.values()))
+
+
+def resolutions(result):
+    """A text with the resolutions.
+
+    Parameters
+    ----------
+    result : dict
+        As `write_maps` returns it.
+
+    Returns
+    -------
+    str
+    """
+    return "%.1f A at FSC 0.143, %.1f A at 0.5" % (result["resolution_0143"], result["resolution_05"])
