@@ -282,8 +282,8 @@ class PseudosubtomoOptions:
                                "particle's z axis, such as those of a membrane that it stands on.", advanced=True)
     cone_angle: float = option(10.0, "Cone angle", "Opening of that cone.", unit="degrees", low=0.0, high=180.0,
                                advanced=True)
-    cone_sigma: float = option(2.0, "Cone width at its tip", "Frequency pixels that are weighted down at any height.", unit="px",
-                               low=0.01, high=1000.0, advanced=True)
+    cone_sigma: float = option(2.0, "Cone width at its tip", "Frequency pixels that are weighted down at any height.",
+                               unit="px", low=0.01, high=1000.0, advanced=True)
     shift_x: float = _shift("x")
     shift_y: float = _shift("y")
     shift_z: float = _shift("z")

@@ -53,7 +53,7 @@ def test_the_cone_is_about_the_particles_axis(data, tmp_path, oriented):
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("option", ["whiten", "precrop"])
 def test_windows_are_whitened_and_masked_beforehand(data, tmp_path, option, exact):
-    """What that does to one window is tested with the engine; here that the option arrives, with and without binning."""
+    """What that does to one window is tested with the engine; here that the option arrives, binned images or not."""
     plain, other = (volumes(extract(data, tmp_path / name, exact=exact, circle=False, **{option: on}), "rlnImageName")
                     for name, on in (("plain", False), ("other", True)))
     for a, b in zip(plain, other):
