@@ -29,6 +29,8 @@ class TiltSeries:
         Columns of the tilt table that have no other place here, T values each.
     tomo_extra : dict of str to str
         The same for the row of the tomogram table.
+    notes : tuple of str
+        What is odd about its tables, but no obstacle.
 
     Raises
     ------
@@ -45,6 +47,7 @@ class TiltSeries:
     optics: Optics = None
     extra: dict = field(default_factory=dict)
     tomo_extra: dict = field(default_factory=dict)
+    notes: tuple = ()
 
     def __post_init__(self):
         n = self.geometry.n_tilts

@@ -1,14 +1,17 @@
 """RELION 5 projects: exact round trips, real tables, and what is missing is named."""
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 
-from tomoexport.engine.geometry import from_imod_transform
+from tomoexport.engine.geometry import from_imod_transform, projection_matrices
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, relion5, star
 from tomoexport.io.star import Table
+from tomoexport.jobs import runner
+from tomoexport.options import from_dict
 
 GEOMETRY = ("tilt", "axis", "xtilt", "shift", "dose", "magnification", "used", "acq_order")
 
@@ -95,6 +98,51 @@ def test_projection_matrices_win_row_by_row(make_series, tmp_path):
     star.write(file, [Table.from_columns("TS_01", columns)])
     with pytest.raises(InputError, match=r"TS_01.star:\d+: rlnTomoProjY is '\[1,2,x,4\]', not four numbers"):
         relion5.read_project(path)
+
+
+@pytest.mark.parametrize("column, values, tilts, px", [
+    ("rlnTomoYTilt", ["-40", "1", "40"], 1, 0.18), ("rlnTomoXShiftAngst", ["170", "170", "170"], 3, 100),
+    ("rlnTomoZRot", ["None", "0", "0"], 2, 49)])
+def test_matrices_and_angles_that_disagree_are_told(make_series, tmp_path, column, values, tilts, px):
+    """RELION takes the matrices without a word; angles of a later alignment would be lost."""
+    one = make_series(tilt=[-40, 0, 40], shift=np.zeros((3, 2)))
+    path, file = relion5.write_project(tmp_path, [one]), str(tmp_path / "tilt_series" / "TS_01.star")
+    table = star.read(file).table("TS_01")
+    columns = {name: table.text(name) for name in table.columns}
+    rows = projection_matrices(one.geometry).transpose(1, 0, 2).tolist()
+    columns.update(("rlnTomoProj" + name, ["[%s]" % ",".join(map(repr, vector)) for vector in vectors])
+                   for name, vectors in zip("XYZW", rows))
+    star.write(file, [Table.from_columns("TS_01", columns)])
+    agreeing, = relion5.read_project(path)
+    assert agreeing.notes == ()
+    assert_same(agreeing, one)
+    columns[column] = values
+    star.write(file, [Table.from_columns("TS_01", columns)])
+    series, = relion5.read_project(path)
+    assert_same(series, one)
+    note, = series.notes
+    assert re.match(r"rlnTomoProjX/Y/Z and the angles and shifts of %d tilts disagree, by up to" % tilts, note)
+    assert "The matrices count, as in RELION" in note
+    assert float(re.search(r"up to (\S+) px", note).group(1)) == pytest.approx(px, rel=0.05)
+    # Where the images are, and with them their centre, is needed to compare shifts.
+    os.remove(tmp_path / "stack.mrcs")
+    assert relion5.read_project(path)[0].notes == ()
+
+
+def test_matrices_that_disagree_are_a_warning_of_the_plan(make_series, tmp_path):
+    series = make_series(magnification=np.tile(np.eye(2) * 1.01, (3, 1, 1)))
+    path, file = relion5.write_project(tmp_path, [series]), str(tmp_path / "tilt_series" / "TS_01.star")
+
+    def told():
+        planned = runner.plan("reconstruct", from_dict("reconstruct", {"tomograms": path, "pixel_size": 4}))
+        return [str(problem) for problem in planned.problems if "disagree" in str(problem)]
+
+    assert told() == []  # a distortion is no disagreement
+    table = star.read(file).table("TS_01")
+    columns = {name: table.text(name) for name in table.columns}
+    star.write(file, [Table.from_columns("TS_01", dict(columns, rlnTomoYTilt=["1", "2", "3"]))])
+    text, = told()
+    assert text.startswith("TS_01: rlnTomoProjX/Y/Z and the angles and shifts of 3 tilts disagree")
 
 
 def test_select_keeps_everything_together(make_series):
