@@ -206,7 +206,7 @@ def projected_centres(image, pixel_size, xy_px, kept, radius_px, out_png, name, 
     Parameters
     ----------
     image : ndarray `(h, w)`
-        Not binned; it is averaged over squares of pixels until neither side is above 800.
+        Not binned; it is averaged over squares of pixels until neither side is above 500.
     pixel_size : float
         Angstrom per pixel.
     xy_px : ndarray `(N, 2)`
@@ -225,7 +225,7 @@ def projected_centres(image, pixel_size, xy_px, kept, radius_px, out_png, name, 
     The image fills the width of the picture from its lower edge on, so that places can be measured in it.
     """
     from matplotlib.collections import LineCollection
-    step = -(-max(image.shape) // 800)
+    step = -(-max(image.shape) // 500)
     ny, nx = (n // step for n in image.shape)
     binned = image[:ny * step, :nx * step].reshape(ny, step, nx, step).mean(axis=(1, 3))
     width, head = 8.0, 0.4  # inches
@@ -236,11 +236,11 @@ def projected_centres(image, pixel_size, xy_px, kept, radius_px, out_png, name, 
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * radius_px / step
     # A pixel's centre lies half a pixel from its edge, where the picture begins.
     rings = (np.reshape(xy_px, (-1, 1, 2)) + 0.5) / step + ring
-    kept = np.asarray(kept, bool)
+    kept, thick = np.asarray(kept, bool), 1.2 if len(rings) < 300 else 0.9
     middle = 1 - 0.55 * head / (height + head)
     figure.text(0.01, middle, "%s at %g°" % (_short(name), round(tilt, 1) + 0.0), color=INK, fontsize=11, va="center")
     for colour, some, word, x in ((COLOURS[0], kept, "kept", 0.82), (COLOURS[1], ~kept, "left out", 0.99)):
-        axes.add_collection(LineCollection(rings[some], colors=colour, linewidths=1.1), autolim=False)
+        axes.add_collection(LineCollection(rings[some], colors=colour, linewidths=thick), autolim=False)
         figure.text(x, middle, "%d %s" % (some.sum(), word), color=colour, fontsize=10, va="center", ha="right")
     _scale_bar(axes, nx * step * pixel_size, step * pixel_size)
     _save(figure, out_png)
