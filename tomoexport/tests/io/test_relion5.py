@@ -333,8 +333,19 @@ def test_real_project_with_angles(shared, tmp_path):
     assert g.tilt[0] == -57 and g.acq_order[0] == 38 and series.ctf.scale[0] == 0.544639
     assert series.images[0][0] == str(tmp_path / "MotionCorr/job002/frames/TS_01_038_-57_0.mrc")
     assert series.odd[0][0].endswith("_ODD.mrc") and series.even[0][0].endswith("_EVN.mrc")
-    back, = relion5.read_project(relion5.write_project(tmp_path / "out", [series]), image_shape=(3838, 3710))
+    path = relion5.write_project(tmp_path / "out", [series], base=tmp_path)
+    back, = relion5.read_project(path, base=tmp_path, image_shape=(3838, 3710))
     assert_same(back, series)
+    # Nothing is lost: every column and value of both tables, text as text and numbers as numbers.
+    written = star.read(tmp_path / "out" / "tilt_series" / "TS_01.star").table("TS_01")
+    for before, after, others in ((star.read(folder / "tilt_series_TS_01.star").table("TS_01"), written, {}),
+                                  (star.read(folder / "tomograms_TS_01.star").table("global"), star.read(path).table(
+                                      "global"), {"rlnTomoTiltSeriesStarFile": ["out/tilt_series/TS_01.star"]})):
+        assert len(before) == len(after) and len(before.columns) in (28, 16)
+        for column in before.columns:
+            expected, found = others.get(column, before.text(column)), after.text(column)
+            assert len(found) == len(expected) and all(
+                a == b or float(a) == float(b) for a, b in zip(found, expected)), column
 
 
 @pytest.mark.shared
@@ -350,6 +361,18 @@ def test_real_project_with_matrices_and_angles_agrees_with_itself(shared, tmp_pa
                                           ("XShiftAngst", g.shift[:, 0], 1e-5), ("YShiftAngst", g.shift[:, 1], 1e-5)):
             np.testing.assert_allclose(values, table.float("rlnTomo" + column), atol=tolerance)
         np.testing.assert_allclose(g.magnification, np.eye(2) + np.zeros((41, 1, 1)), atol=1e-7)
+        assert series.notes == ()
+        # The same tables without matrices: those we build from angles and shifts are RELION's, at the volume's corners.
+        given = np.array([[[float(value) for value in text.strip("[]").split(",")]
+                           for text in table.text("rlnTomoProj" + row)] for row in "XYZW"]).transpose(1, 0, 2)
+        file = str(tmp_path / "tilt_series_metadata" / "tilt_series" / (g.ts_id + ".star"))
+        star.write(file, [Table.from_columns(g.ts_id, {column: table.text(column) for column in table.columns
+                                                       if not column.startswith("rlnTomoProj")})])
+        angles, = relion5.read_project(folder / "tilt_series.star", [g.ts_id], tmp_path, (3838, 3710))
+        corners = np.array(np.meshgrid((0, 4000), (0, 4000), (0, 3000), 1)).reshape(4, -1)
+        apart = (projection_matrices(angles.geometry) - given) @ corners
+        print("%s: images %.1e px, depth %.1e px" % (g.ts_id, np.abs(apart[:, :2]).max(), np.abs(apart[:, 2]).max()))
+        assert given.shape == (41, 4, 4) and np.abs(apart).max() < 1e-3
     with pytest.raises(InputError, match="no such file"):
         relion5.read_project(folder / "tilt_series.star", ["220728_TS_43"], tmp_path)
 
@@ -364,3 +387,7 @@ def test_real_warptools_project(shared, tmp_path):
     np.testing.assert_allclose(g.axis, -85.6, atol=0.01)
     for one, back in zip(series, relion5.read_project(relion5.write_project(tmp_path, series))):
         assert_same(back, one)
+    # Rotations alone, which RELION takes for projections: particles would be cut out anywhere.
+    for one in series:
+        with pytest.raises(InputError, match=r"warp2_matching_tomograms.star.*have no shifts.*XML files of Warp"):
+            one.check_files()
