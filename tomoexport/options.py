@@ -287,6 +287,10 @@ class PseudosubtomoOptions:
     shift_x: float = _shift("x")
     shift_y: float = _shift("y")
     shift_z: float = _shift("z")
+    only_project: bool = option(False, "Only project", "Extract nothing: write where each particle is seen in the tilt "
+                                "images, and draw it on the least tilted one, as every extraction does. A check of "
+                                "coordinates, pixel sizes and alignment that takes seconds; an output folder of its "
+                                "own keeps it apart from an extraction.")
     apply_offsets: bool = option(True, "Apply offsets", "Move positions by rlnOrigin and set that to 0.", advanced=True)
     apply_orientations: bool = option(False, "Apply orientations", "Turn the boxes by the particles' angles, which are "
                                       "0 then: rlnTomoSubtomogram has the whole orientation.", advanced=True)

@@ -394,7 +394,7 @@ def projection_matrices(geometry):
     Returns
     -------
     ndarray `(T, 4, 4)`
-        Unbinned tomogram voxel from its corner to image pixel from its corner.
+        Unbinned tomogram voxel from its corner to image pixel from its corner, and depth from the tomogram's centre.
     """
     n = geometry.n_tilts
     out = np.zeros((n, 4, 4))
@@ -405,8 +405,6 @@ def projection_matrices(geometry):
     h, w = geometry.image_shape
     out[:, :3, 3] = -np.einsum("tij,j->ti", full, centre)
     out[:, :2, 3] += geometry.shift / geometry.pixel_size + (w // 2, h // 2)
-    # RELION counts depth from the tomogram's corner as well.
-    out[:, 2, 3] += centre[2]
     out[:, 3, 3] = 1.0
     return out
 

@@ -28,6 +28,8 @@ _USED, _ORDER = "tomoexportUsed", "tomoexportAcquisitionOrder"
 _PIXEL, _HAND, _GROUP = "rlnTomoTiltSeriesPixelSize", "rlnTomoHand", "rlnOpticsGroupName"
 _NAME, _TABLE, _STACK = "rlnTomoName", "rlnTomoTiltSeriesStarFile", "rlnTomoTiltSeriesName"
 
+_SAME = 0.1  # pixels by which matrices and angles may differ, numbers in tables being rounded
+
 _OWN_TILT = {_DOSE, _XTILT, _USED, _ORDER, *_ANGLES, *_PROJECTION, *_DEFOCUS, *_OPTIONAL_CTF.values(),
              *_IMAGES.values()}
 _OWN_TOMO = {_NAME, _TABLE, _STACK, "rlnTomoFrameCount", _PIXEL, _HAND, _GROUP, *_OPTICS, *_SIZE}
@@ -89,17 +91,23 @@ def _read_series(project, tomogram, ts_id, folders, image_shape):
         stack, _ = _parse_image(_require(tomogram, (_STACK,), "Name the images: %s in %s" % (
             _IMAGES["images"], tilts.where())).text(_STACK)[0])
         images["images"] = tuple((locate(stack, folders), section) for section in range(len(tilts)))
-    shape = _image_shape(images["images"]) or image_shape or (size[1], size[0])
+    known_shape = _image_shape(images["images"]) or image_shape
+    shape = known_shape or (size[1], size[0])
     optics = _make(tomogram.where(0), Optics, *(tomogram.float(column)[0] for column in _OPTICS))
+    angles = _angles(tilts)
+    matrices = np.stack([_vectors(tilts, column) for column in _PROJECTION], 1) if tilts.has(*_PROJECTION) else None
     geometry = _make(
         tilts.where(), TiltSeriesGeometry, ts_id, shape, pixel_size, dose=tilts.float(_DOSE),
         hand=tomogram.int(_HAND)[0], volume_size=tuple(n * pixel_size for n in size), used=tilts.bool(_USED, True),
-        acq_order=tilts.int(_ORDER) if tilts.has(_ORDER) else None, **_alignment(tilts, shape, pixel_size, size))
+        acq_order=tilts.int(_ORDER) if tilts.has(_ORDER) else None,
+        **_alignment(tilts, angles, matrices, shape, pixel_size, size))
     return TiltSeries(
         geometry, _ctf(tilts, optics), optics=optics, optics_group=tomogram.text(_GROUP, "")[0],
         extra={column: tilts.text(column) for column in tilts.columns if column not in _OWN_TILT},
         tomo_extra={column: tomogram.text(column)[0] for column in tomogram.columns if column not in _OWN_TOMO},
-        **images)
+        # Shifts of matrices count from the image's corner.
+        notes=_disagreement(geometry, angles) if known_shape and matrices is not None else (),
+        fault=_fault(tilts, matrices), **images)
 
 
 def _require(table, columns, remedy):
@@ -148,28 +156,63 @@ def _image_shape(images):
         return None
 
 
-def _alignment(tilts, shape, pixel_size, size):
-    """Angles, shifts and distortion. Projection matrices win over angles, as in RELION, in the rows that have them."""
+def _angles(tilts):
+    """Angles and shifts of the tilts; NaN where columns are absent or a row has no value."""
     n = len(tilts)
-    out = {name: np.full(n, np.nan) for name in ("tilt", "axis", "xtilt")}
-    out.update(shift=np.full((n, 2), np.nan), magnification=np.tile(np.eye(2), (n, 1, 1)))
-    if tilts.has(*_ANGLES):
-        tilt, axis, x, y = (tilts.float(column) for column in _ANGLES)
-        out.update(tilt=tilt, axis=axis, xtilt=tilts.float(_XTILT, 0.0), shift=np.stack([x, y], axis=1))
-    elif not tilts.has(*_PROJECTION):
+    if not tilts.has(*_ANGLES):
+        return dict({name: np.full(n, np.nan) for name in ("tilt", "axis", "xtilt")}, shift=np.full((n, 2), np.nan))
+    tilt, axis, x, y = (tilts.float(column) for column in _ANGLES)
+    return {"tilt": tilt, "axis": axis, "xtilt": tilts.float(_XTILT, 0.0), "shift": np.stack([x, y], axis=1)}
+
+
+def _alignment(tilts, angles, matrices, shape, pixel_size, size):
+    """Angles, shifts and distortion. Projection matrices win over angles, as in RELION, in the rows that have them."""
+    out = dict(angles, magnification=np.tile(np.eye(2), (len(tilts), 1, 1)))
+    if matrices is None:
         missing = [column for column in _ANGLES if not tilts.has(column)]
-        raise InputError(tilts.where(), "the alignment is missing: there is no column %s" % ", ".join(missing),
-                         "Align the tilt series first, and give the table that the alignment wrote")
-    if tilts.has(*_PROJECTION):
-        matrices = np.stack([_vectors(tilts, column) for column in _PROJECTION], axis=1)
-        given = np.isfinite(matrices).all(axis=(1, 2))
-        for row in np.flatnonzero(given & (np.linalg.det(np.nan_to_num(matrices[:, :3, :3])) < 0)):
-            raise InputError(tilts.where(row), "its projection matrix mirrors the specimen (negative determinant)",
-                             "Correct the alignment: rlnTomoProjX/Y/Z must be a rotation")
-        decomposed = from_projection_matrices(matrices[given], shape, pixel_size, size)
-        for name, values in decomposed.items():
-            out[name][given] = values
+        if missing:
+            raise InputError(tilts.where(), "the alignment is missing: there is no column %s" % ", ".join(missing),
+                             "Align the tilt series first, and give the table that the alignment wrote")
+        return out
+    given = np.isfinite(matrices).all(axis=(1, 2))
+    for row in np.flatnonzero(given & (np.linalg.det(np.nan_to_num(matrices[:, :3, :3])) < 0)):
+        raise InputError(tilts.where(row), "its projection matrix mirrors the specimen (negative determinant)",
+                         "Correct the alignment: rlnTomoProjX/Y/Z must be a rotation")
+    for name, values in from_projection_matrices(matrices[given], shape, pixel_size, size).items():
+        out[name] = out[name].copy()
+        out[name][given] = values
     return out
+
+
+def _disagreement(geometry, angles):
+    """A note if projection matrices, which count, and angles of the same table put things to different places.
+
+    Distortions do not matter here: only matrices can have them.
+    """
+    rows = np.flatnonzero(np.isfinite(np.column_stack(list(angles.values()))).all(axis=1))
+    if not len(rows):
+        return ()
+    corners = np.stack(np.meshgrid(*[(-0.5, 0.5)] * 3), axis=-1).reshape(-1, 3) * geometry.volume_size
+    ours = geometry.select(rows).replace(magnification=None)
+    other = ours.replace(**{name: values[rows] for name, values in angles.items()})
+    apart = np.linalg.norm(ours.project(corners).xy - other.project(corners).xy, axis=-1) / geometry.pixel_size
+    wrong = int((apart.max(axis=0) > _SAME).sum())
+    if not wrong:
+        return ()
+    return ("rlnTomoProjX/Y/Z and the angles and shifts of %d tilts disagree, by up to %.3g px at the corners of the "
+            "tomogram. The matrices count, as in RELION: remove their columns if the angles are right"
+            % (wrong, apart.max()),)
+
+
+def _fault(tilts, matrices):
+    """Why images cannot be used: WarpTools' tables for template matching have rotations where RELION has projections.
+
+    They are read all the same, for particles do not need them.
+    """
+    if matrices is None or not np.isfinite(matrices).any() or np.nan_to_num(matrices[:, :2, 3]).any():
+        return None
+    return InputError(tilts.where(), "its projection matrices have no shifts, so that they do not tell where anything "
+                      "is seen", "Give the XML files of Warp instead, or a table with angles and shifts")
 
 
 def _vectors(tilts, column):

@@ -29,6 +29,10 @@ class TiltSeries:
         Columns of the tilt table that have no other place here, T values each.
     tomo_extra : dict of str to str
         The same for the row of the tomogram table.
+    notes : tuple of str
+        What is odd about its tables, but no obstacle.
+    fault : InputError, optional
+        Why its images cannot be used, although its name and its size can.
 
     Raises
     ------
@@ -45,6 +49,8 @@ class TiltSeries:
     optics: Optics = None
     extra: dict = field(default_factory=dict)
     tomo_extra: dict = field(default_factory=dict)
+    notes: tuple = ()
+    fault: InputError = None
 
     def __post_init__(self):
         n = self.geometry.n_tilts
@@ -95,8 +101,10 @@ class TiltSeries:
         Raises
         ------
         InputError
-            If a file is missing or damaged, its images have another size, or it has too few of them.
+            If a file is missing or damaged, its images have another size, or it has too few of them; the fault.
         """
+        if self.fault:
+            raise self.fault
         notes = []
         used = {}
         for path, section in self.images + (self.odd or ()) + (self.even or ()):

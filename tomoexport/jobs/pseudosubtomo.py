@@ -26,6 +26,8 @@ from ..errors import InputError, UnitError
 from ..io import mrc, optimisationset, particlestar, pseudostar, relion5, star
 from ..io.manifest import fingerprint
 from ..io.motion import read_motion
+from ..io.paths import safe_stem
+from ..io.projected import write_projected
 from . import report
 from .memory import budget, workers_that_fit
 from .particles import Needs, places, recorded
@@ -35,6 +37,7 @@ from .progress import Progress
 from .series import identity, load, settings
 
 WAITING = 2  # results per thread that may wait to be written
+CENTRE_BYTES = 32  # of a line in the table of projected centres
 _BOX_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 
 
@@ -155,7 +158,8 @@ def plan(options, only=None):
     for name in ("particles.star", "optimisation_set.star", "tomograms.star"):
         target = os.path.join(options.output, name)
         for given in (options.particles, options.tomograms, options.optimisation_set, options.motion):
-            if options.output and given and os.path.exists(target) and os.path.samefile(target, given):
+            if not options.only_project and options.output and given and os.path.exists(target) and (
+                    os.path.samefile(target, given)):
                 problems.append(Problem("error", target, "it is an input and would be overwritten",
                                         "Choose another --output folder"))
     for one, unit in ((one, unit) for unit in units for one in series if one.ts_id == unit.name):
@@ -182,8 +186,10 @@ def plan(options, only=None):
         if len(own) == 0:
             problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
         each = 2 if options.float16 else 4
-        unit.disk_bytes = int(seen[kept].sum()) * side * side * each if options.stack2d else (
-            int(kept.sum()) * each * (side ** 3 + 2 * side * side * (side // 2 + 1)))
+        unit.disk_bytes = CENTRE_BYTES * int(kept.sum()) * g.n_tilts
+        if not options.only_project:
+            unit.disk_bytes += int(seen[kept].sum()) * side * side * each if options.stack2d else (
+                int(kept.sum()) * each * (side ** 3 + 2 * side * side * (side // 2 + 1)))
         needs = memory_needs(unit, options)
         if needs.least > room:
             problems.append(Problem("error", unit.name, "one particle at a time needs %s of memory, %s are allowed" % (
@@ -192,8 +198,9 @@ def plan(options, only=None):
         unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid), own.position.tolist(),
                                        _box_rotation(own).tolist(), [a.tolist() for a in places(own, exposures, g)])
     if units and not any(unit.error for unit in units) and not any(unit.work["kept"].any() for unit in units):
-        problems.append(Problem("error", options.particles, "no particle lies within at least %d images"
-                                % options.min_frames, "Check the pixel size of the coordinates and the tilt series"))
+        problems.append(Problem("warning" if options.only_project else "error", options.particles,
+                                "no particle lies within at least %d images" % options.min_frames, "Check the pixel "
+                                "size of the coordinates and the tilt series; --only-project draws where they are"))
     return out
 
 
@@ -220,6 +227,8 @@ def memory_needs(unit, options):
     particles.Needs
     """
     g, side, b = unit.series.geometry, crop(options), options.box
+    if options.only_project:
+        return Needs(PROCESS_BYTES, 12 * int(np.prod(g.image_shape)), 0, 0, False)
     shape = [n + 2 * _margin(options) for n in g.image_shape]
     ratio = 1.0 if options.exact else options.binning
     source = int(options.binning * b) if options.exact else b
@@ -249,6 +258,48 @@ def _offsets(particles):
     return np.stack([np.array(particles.extra[label], np.float64) for label in labels], -1)
 
 
+def _read_image(stack, path, section):
+    image = stack.read(section)
+    if not np.isfinite(image).all():
+        raise UnitError("%s, section %d" % (path, section + 1), "it has pixels that are NaN or infinite",
+                        "Exclude the view or repair the image")
+    return image
+
+
+def _show(unit, options, rows, xy):
+    """Write and draw where particles are seen: before the images are worked on, so that wrong inputs show early.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : PseudosubtomoOptions
+    rows : list of int
+        Row of each of T tilts in the table of the tilt series.
+    xy : ndarray `(N, T, 2)`
+        Angstrom from the image centre.
+
+    Returns
+    -------
+    table, picture : str
+        The picture is None where there are no particles.
+    """
+    g, kept, stem = unit.series.geometry, unit.work["kept"], safe_stem(unit.name)
+    table = os.path.join(options.output, "projected", stem + ".csv")
+    place = xy / g.pixel_size + np.array(g.image_shape[::-1]) // 2
+    names = [uid for uid, k in zip(unit.work["particles"].uid, kept) if k]
+    write_projected(table, names, rows, place[kept], unit.work["seen"][kept])
+    if not len(kept):
+        return table, None
+    least = int(np.argmax(g.rotation[:, 2, 2]))
+    path, section = unit.series.images[least]
+    with mrc.open_stack(path) as stack:
+        image = _read_image(stack, path, section)
+    picture = os.path.join(options.output, "report", "projected_%s.png" % stem)
+    report.projected_centres(image, g.pixel_size, place[:, least], kept, options.binning * crop(options) / 2, picture,
+                             unit.name, g.tilt[least])
+    return table, picture
+
+
 def tilt_images(series, options, threads, progress):
     """Tilt images with their edge pixels repeated outwards, binned unless windows are.
 
@@ -275,11 +326,7 @@ def tilt_images(series, options, threads, progress):
 
     def one(t):
         path, section = series.images[t]
-        image = stacks[path].read(section)
-        if not np.isfinite(image).all():
-            raise UnitError("%s, section %d" % (path, section + 1), "it has pixels that are NaN or infinite",
-                            "Exclude the view or repair the image")
-        image = np.pad(image, margin, mode="edge")
+        image = np.pad(_read_image(stacks[path], path, section), margin, mode="edge")
         ratio = (1.0, 1.0)
         if not options.exact and options.binning > 1:
             image, ratio = fourier_rescale(image, options.binning)
@@ -373,7 +420,7 @@ def execute(unit, options, backend):
     -------
     dict
         Plain values: ``particles`` (a dict for each with ``uid``, ``kept``, ``reason``, ``frames``, ``image``,
-        ``weights``), ``notes``, ``files``.
+        ``weights``), ``projected`` (the table of projected centres), ``report`` (their picture), ``notes``, ``files``.
 
     Raises
     ------
@@ -395,9 +442,11 @@ def execute(unit, options, backend):
         entries.append({"uid": uid, "kept": bool(k), "frames": frames.tolist(), "image": stem + end,
                         "weights": None if options.stack2d else stem + "_weights.mrc",
                         "reason": "" if k else "seen in %d tilts, %d asked for" % (shown.sum(), options.min_frames)})
-    result = {"particles": entries, "notes": [], "files": []}
+    found = g.project(places(particles, unit.work["exposures"], g)[0])
+    table, picture = _show(unit, options, rows, found.xy)
+    result = {"particles": entries, "projected": table, "report": picture, "notes": [], "files": [table]}
     index = np.flatnonzero(kept)
-    if not len(index):
+    if options.only_project or not len(index):
         return result
     room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
     backend = Backend("cpu", threads=backend.threads) if backend.on_gpu else backend
@@ -439,8 +488,8 @@ def execute(unit, options, backend):
     pipeline = Pipeline(store, workers, WAITING * workers, backend.activate)
     pipeline.run(index.tolist(), compute, workers)
     progress.finish()
-    result["files"] = [os.path.join(options.output, entries[i][name]) for i in index for name in ("image", "weights")
-                       if entries[i][name]]
+    result["files"] += [os.path.join(options.output, entries[i][name]) for i in index for name in ("image", "weights")
+                        if entries[i][name]]
     return result
 
 
@@ -465,8 +514,9 @@ def collect(options, results):
     Returns
     -------
     dict
-        ``star``: path of the particle table and ``optimisation_set``, None if no particle is left; ``kept``: number;
-        ``dropped``: a line for each particle that is not in it.
+        ``star``: path of the particle table and ``optimisation_set``, None if no particle is left or nothing was
+        extracted; ``projected``: folder of the projected centres; ``kept``: number; ``dropped``: a line for each
+        particle that is not in the table.
     """
     options, series, _, _, particles, _ = read_inputs(options, None)
     entry, kept, dropped = recorded(particles, results)
@@ -474,7 +524,10 @@ def collect(options, results):
     # RELION groups particles by tomogram, in the order of these.
     rows = [i for one in series for i in kept if names[i] == one.ts_id]
     table, whole = (os.path.join(options.output, name) for name in ("particles.star", "optimisation_set.star"))
-    out = {"star": None, "optimisation_set": None, "kept": len(rows), "dropped": dropped}
+    out = {"star": None, "optimisation_set": None, "projected": os.path.join(options.output, "projected"),
+           "kept": len(rows), "dropped": dropped}
+    if options.only_project:
+        return out
     if not rows:
         for path in (table, whole):
             if os.path.exists(path):

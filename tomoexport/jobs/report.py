@@ -200,6 +200,52 @@ def tilts_per_particle(tilts, out_png):
     _save(figure, out_png)
 
 
+def projected_centres(image, pixel_size, xy_px, kept, radius_px, out_png, name, tilt):
+    """Draw particles as circles on a tilt image; those that are left out in another colour.
+
+    Parameters
+    ----------
+    image : ndarray `(h, w)`
+        Not binned; it is averaged over squares of pixels until neither side is above 500.
+    pixel_size : float
+        Angstrom per pixel.
+    xy_px : ndarray `(N, 2)`
+        Where the particles are seen, pixels from the centre of the first one.
+    kept : ndarray `(N,)` of bool
+    radius_px : float
+        Of the circles.
+    out_png : str
+    name : str
+        Of the tilt series.
+    tilt : float
+        Degrees, of the image.
+
+    Notes
+    -----
+    The image fills the width of the picture from its lower edge on, so that places can be measured in it.
+    """
+    from matplotlib.collections import LineCollection
+    step = -(-max(image.shape) // 500)
+    ny, nx = (n // step for n in image.shape)
+    binned = image[:ny * step, :nx * step].reshape(ny, step, nx, step).mean(axis=(1, 3))
+    width, head = 8.0, 0.4  # inches
+    height = width * ny / nx
+    figure = _figure(width, height + head)
+    axes = _image(figure.add_axes((0, 0, 1, height / (height + head))), binned)
+    angle = np.linspace(0, 2 * np.pi, 49)
+    ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * radius_px / step
+    # A pixel's centre lies half a pixel from its edge, where the picture begins.
+    rings = (np.reshape(xy_px, (-1, 1, 2)) + 0.5) / step + ring
+    kept, thick = np.asarray(kept, bool), 1.2 if len(rings) < 300 else 0.9
+    middle = 1 - 0.55 * head / (height + head)
+    figure.text(0.01, middle, "%s at %g°" % (_short(name), round(tilt, 1) + 0.0), color=INK, fontsize=11, va="center")
+    for colour, some, word, x in ((COLOURS[0], kept, "kept", 0.82), (COLOURS[1], ~kept, "left out", 0.99)):
+        axes.add_collection(LineCollection(rings[some], colors=colour, linewidths=thick), autolim=False)
+        figure.text(x, middle, "%d %s" % (some.sum(), word), color=colour, fontsize=10, va="center", ha="right")
+    _scale_bar(axes, nx * step * pixel_size, step * pixel_size)
+    _save(figure, out_png)
+
+
 def tilt_series_overview(series, out_png, most=12):
     """Draw defocus and dose of tilt series over the tilt angle; excluded views are open circles.
 
@@ -362,7 +408,8 @@ def _scale_bar(axes, extent, pixel_size):
     width, height = axes.get_xlim()[1], axes.get_ylim()[1]
     x = 0.04 * width
     axes.plot((x, x + length / pixel_size), (0.05 * height,) * 2, color=INK, lw=2.5, solid_capstyle="butt")
-    axes.text(x, 0.065 * height, "%g nm" % (length / 10), color=INK, fontsize=8, va="bottom")
+    axes.text(x, 0.065 * height, "%g nm" % (length / 10), color=INK, fontsize=8, va="bottom",
+              bbox=dict(facecolor=PAPER, edgecolor="none", alpha=0.7, pad=2))
 
 
 def _short(name, most=24):

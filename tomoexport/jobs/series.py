@@ -52,7 +52,7 @@ def load(options, needs_ctf, only=None):
         units.append(unit)
         try:
             _check_pixel_size(one, options.pixel_size)
-            problems += [Problem("warning", one.ts_id, text) for text in (one.check_files() or [])]
+            problems += [Problem("warning", one.ts_id, text) for text in [*one.notes, *one.check_files()]]
             unit.series = _usable(one, needs_ctf, problems)
             unit.inputs = {path: state(path) for path in tables + sorted(p for p, _ in unit.series.images)}
         except InputError as error:

@@ -55,6 +55,7 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
             excluded = one.geometry.n_tilts - one.geometry.used.sum()
             notes.append("%s: %d tilts%s" % (ts_id, one.geometry.n_tilts,
                                              ", %d excluded" % excluded if excluded else ""))
+            notes += ["%s: %s." % (ts_id, note) for note in one.notes]
             if one.geometry.deformation is not None:
                 notes.append("%s: its local alignment (movement, warping) is left out, for Scipion's tilt series have "
                              "no place for it. The command line follows it." % ts_id)

@@ -26,6 +26,17 @@ def peak(a, b):
     return best[::-1]
 
 
+def within(shape, pixel_size, centre, positions, box):
+    """Which particles' boxes lie in a tomogram: `(N,)` of bool; arguments as of `displacements`."""
+    corner = _corners(pixel_size, centre, positions, box)
+    return (corner >= 0).all(axis=1) & (corner + box <= np.array(shape)).all(axis=1)
+
+
+def _corners(pixel_size, centre, positions, box):
+    """First voxels of the particles' boxes `(N, 3)`, zyx."""
+    return np.round((np.asarray(positions) / pixel_size + centre)[:, ::-1]).astype(int) - box // 2
+
+
 def displacements(tomogram, pixel_size, centre, positions, angles, phantom, box=32):
     """How far particles lie from where they should, voxels.
 
@@ -49,12 +60,10 @@ def displacements(tomogram, pixel_size, centre, positions, angles, phantom, box=
         xyz.
     """
     out = []
-    shape = np.array(tomogram.shape)
-    for position, angle in zip(positions, angles):
+    inside = within(tomogram.shape, pixel_size, centre, positions, box)
+    corners = _corners(pixel_size, centre, positions, box)
+    for position, angle, corner in zip(positions[inside], angles[inside], corners[inside]):
         voxel = (position / pixel_size + centre)[::-1]
-        corner = np.round(voxel).astype(int) - box // 2
-        if (corner < 0).any() or (corner + box > shape).any():
-            continue
         window = tomogram[tuple(slice(c, c + box) for c in corner)]
         # The phantom goes where the truth is within the window, so that the peak is at 0 if all is right.
         left = (voxel - corner - box // 2)[::-1] * pixel_size

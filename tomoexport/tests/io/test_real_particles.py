@@ -1,13 +1,16 @@
 """Every particle table of the real data: counts, named rows worked out from the raw text, and round trips."""
 import re
-from dataclasses import dataclass, field
+import shutil
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tomoexport.engine.pseudo import visible_tilts
 from tomoexport.io import relion5, star
 from tomoexport.io.particlestar import bare_name, dialect, kept_columns, read_particles, write_particles
+from tomoexport.io.pseudostar import write_pseudosubtomos
 from tomoexport.io.seriesstar import read_image_series
 from tomoexport.tests.shared import need_shared
 
@@ -144,6 +147,62 @@ def test_written_as_relion5_positions_and_poses_stay(one, make_series, tmp_path)
     np.testing.assert_allclose(again.rotation, particles.rotation, atol=1e-9)
     kept = kept_columns(particles.extra)
     assert {name: again.extra[name] for name in kept} == kept
+
+
+@pytest.fixture
+def hiv(tmp_path):
+    """TS_01 of EMPIAR-10164, its table of particles, and these as we read them."""
+    folder = need_shared("data", "relion5", "hiv_empiar_10164")
+    tables = tmp_path / "Tomograms" / "job006" / "tilt_series"
+    tables.mkdir(parents=True)
+    shutil.copy(str(folder / "tilt_series_TS_01.star"), str(tables / "TS_01.star"))
+    series, = relion5.read_project(folder / "tomograms_TS_01.star", base=tmp_path, image_shape=(3838, 3710))
+    path = folder / "particles_TS_01_first60.star"
+    return series, star.read(path), read_particles(path, [series])[0]
+
+
+def test_relion5_particles_are_written_back_without_loss(hiv, tmp_path):
+    """As the table of an extraction whose offsets are not applied: blocks, columns, values."""
+    series, before, particles = hiv
+    table = before.table("particles")
+    values = {name: numbers_of(table, name, *ends) for name, *ends in (
+        ("rlnOrigin", "XAngst", "YAngst", "ZAngst"), ("rlnTomoSubtomogram", "Rot", "Tilt", "Psi"))}
+    box = np.array([euler(*angles) for angles in values["rlnTomoSubtomogram"]])
+    cut = replace(particles, position=particles.position + np.einsum("nij,nj->ni", box, values["rlnOrigin"]))
+    frames = [[int(v) for v in text.strip("[]").split(",")] for text in table.text("rlnTomoVisibleFrames")]
+    write_pseudosubtomos(str(tmp_path / "again.star"), cut,
+                         {"TS_01": (series.optics_group, series.optics, series.geometry.pixel_size)},
+                         table.text("rlnImageName"), None, frames, 1.0, 192, True, values["rlnOrigin"])
+    after = star.read(tmp_path / "again.star")
+    assert after.blocks == before.blocks
+    for old, new in zip(before, after):
+        assert set(new.columns) == set(old.columns) and len(new) == len(old) and new.is_list == old.is_list
+        for column in old.columns:
+            for a, b in zip(old.text(column), new.text(column)):
+                assert a == b or float(b) == pytest.approx(float(a), rel=1e-12, abs=1e-9), column
+    assert len(table.columns) == 26 and len(table) == 60
+
+
+def numbers_of(table, name, *ends):
+    return np.stack([table.float(name + end) for end in ends], axis=-1)
+
+
+def test_relion5_particles_are_projected_as_relion_does(hiv):
+    """RELION's formula, written out, and the frames that it found visible: those of less than 50 e/A^2."""
+    series, before, particles = hiv
+    g, table = series.geometry, before.table("particles")
+    tilts = star.read(need_shared("data", "relion5", "hiv_empiar_10164", "tilt_series_TS_01.star")).table("TS_01")
+    a, b, s = np.deg2rad(tilts.float("rlnTomoZRot")), np.deg2rad(tilts.float("rlnTomoYTilt")), particles.position
+    assert not tilts.float("rlnTomoXTilt").any()
+    across = s[:, :1] * np.cos(b) + s[:, 2:] * np.sin(b)
+    x = (across * np.cos(a) - s[:, 1:2] * np.sin(a) + tilts.float("rlnTomoXShiftAngst")) / 1.35 + 3710 // 2
+    y = (across * np.sin(a) + s[:, 1:2] * np.cos(a) + tilts.float("rlnTomoYShiftAngst")) / 1.35 + 3838 // 2
+    found = g.project(particles.position)
+    assert np.abs(found.xy / 1.35 + (3710 // 2, 3838 // 2) - np.stack([x, y], axis=-1)).max() < 1e-9
+    np.testing.assert_allclose(found.depth, s[:, 2:] * np.cos(b) - s[:, :1] * np.sin(b), atol=1e-9)
+    seen = visible_tilts(g, found.xy, 192 / 2 * 1.35, max_dose=50)
+    assert ["[%s]" % ",".join(map(str, row)) for row in seen.astype(int)] == table.text("rlnTomoVisibleFrames")
+    assert seen.sum() == 60 * 17
 
 
 def test_image_series_of_tomodrgn():

@@ -1,14 +1,17 @@
 """RELION 5 projects: exact round trips, real tables, and what is missing is named."""
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 
-from tomoexport.engine.geometry import from_imod_transform
+from tomoexport.engine.geometry import from_imod_transform, projection_matrices
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, relion5, star
 from tomoexport.io.star import Table
+from tomoexport.jobs import runner
+from tomoexport.options import from_dict
 
 GEOMETRY = ("tilt", "axis", "xtilt", "shift", "dose", "magnification", "used", "acq_order")
 
@@ -95,6 +98,51 @@ def test_projection_matrices_win_row_by_row(make_series, tmp_path):
     star.write(file, [Table.from_columns("TS_01", columns)])
     with pytest.raises(InputError, match=r"TS_01.star:\d+: rlnTomoProjY is '\[1,2,x,4\]', not four numbers"):
         relion5.read_project(path)
+
+
+@pytest.mark.parametrize("column, values, tilts, px", [
+    ("rlnTomoYTilt", ["-40", "1", "40"], 1, 0.18), ("rlnTomoXShiftAngst", ["170", "170", "170"], 3, 100),
+    ("rlnTomoZRot", ["None", "0", "0"], 2, 49)])
+def test_matrices_and_angles_that_disagree_are_told(make_series, tmp_path, column, values, tilts, px):
+    """RELION takes the matrices without a word; angles of a later alignment would be lost."""
+    one = make_series(tilt=[-40, 0, 40], shift=np.zeros((3, 2)))
+    path, file = relion5.write_project(tmp_path, [one]), str(tmp_path / "tilt_series" / "TS_01.star")
+    table = star.read(file).table("TS_01")
+    columns = {name: table.text(name) for name in table.columns}
+    rows = projection_matrices(one.geometry).transpose(1, 0, 2).tolist()
+    columns.update(("rlnTomoProj" + name, ["[%s]" % ",".join(map(repr, vector)) for vector in vectors])
+                   for name, vectors in zip("XYZW", rows))
+    star.write(file, [Table.from_columns("TS_01", columns)])
+    agreeing, = relion5.read_project(path)
+    assert agreeing.notes == ()
+    assert_same(agreeing, one)
+    columns[column] = values
+    star.write(file, [Table.from_columns("TS_01", columns)])
+    series, = relion5.read_project(path)
+    assert_same(series, one)
+    note, = series.notes
+    assert re.match(r"rlnTomoProjX/Y/Z and the angles and shifts of %d tilts disagree, by up to" % tilts, note)
+    assert "The matrices count, as in RELION" in note
+    assert float(re.search(r"up to (\S+) px", note).group(1)) == pytest.approx(px, rel=0.05)
+    # Where the images are, and with them their centre, is needed to compare shifts.
+    os.remove(tmp_path / "stack.mrcs")
+    assert relion5.read_project(path)[0].notes == ()
+
+
+def test_matrices_that_disagree_are_a_warning_of_the_plan(make_series, tmp_path):
+    series = make_series(magnification=np.tile(np.eye(2) * 1.01, (3, 1, 1)))
+    path, file = relion5.write_project(tmp_path, [series]), str(tmp_path / "tilt_series" / "TS_01.star")
+
+    def told():
+        planned = runner.plan("reconstruct", from_dict("reconstruct", {"tomograms": path, "pixel_size": 4}))
+        return [str(problem) for problem in planned.problems if "disagree" in str(problem)]
+
+    assert told() == []  # a distortion is no disagreement
+    table = star.read(file).table("TS_01")
+    columns = {name: table.text(name) for name in table.columns}
+    star.write(file, [Table.from_columns("TS_01", dict(columns, rlnTomoYTilt=["1", "2", "3"]))])
+    text, = told()
+    assert text.startswith("TS_01: rlnTomoProjX/Y/Z and the angles and shifts of 3 tilts disagree")
 
 
 def test_select_keeps_everything_together(make_series):
@@ -285,8 +333,19 @@ def test_real_project_with_angles(shared, tmp_path):
     assert g.tilt[0] == -57 and g.acq_order[0] == 38 and series.ctf.scale[0] == 0.544639
     assert series.images[0][0] == str(tmp_path / "MotionCorr/job002/frames/TS_01_038_-57_0.mrc")
     assert series.odd[0][0].endswith("_ODD.mrc") and series.even[0][0].endswith("_EVN.mrc")
-    back, = relion5.read_project(relion5.write_project(tmp_path / "out", [series]), image_shape=(3838, 3710))
+    path = relion5.write_project(tmp_path / "out", [series], base=tmp_path)
+    back, = relion5.read_project(path, base=tmp_path, image_shape=(3838, 3710))
     assert_same(back, series)
+    # Nothing is lost: every column and value of both tables, text as text and numbers as numbers.
+    written = star.read(tmp_path / "out" / "tilt_series" / "TS_01.star").table("TS_01")
+    for before, after, others in ((star.read(folder / "tilt_series_TS_01.star").table("TS_01"), written, {}),
+                                  (star.read(folder / "tomograms_TS_01.star").table("global"), star.read(path).table(
+                                      "global"), {"rlnTomoTiltSeriesStarFile": ["out/tilt_series/TS_01.star"]})):
+        assert len(before) == len(after) and len(before.columns) in (28, 16)
+        for column in before.columns:
+            expected, found = others.get(column, before.text(column)), after.text(column)
+            assert len(found) == len(expected) and all(
+                a == b or float(a) == float(b) for a, b in zip(found, expected)), column
 
 
 @pytest.mark.shared
@@ -302,6 +361,18 @@ def test_real_project_with_matrices_and_angles_agrees_with_itself(shared, tmp_pa
                                           ("XShiftAngst", g.shift[:, 0], 1e-5), ("YShiftAngst", g.shift[:, 1], 1e-5)):
             np.testing.assert_allclose(values, table.float("rlnTomo" + column), atol=tolerance)
         np.testing.assert_allclose(g.magnification, np.eye(2) + np.zeros((41, 1, 1)), atol=1e-7)
+        assert series.notes == ()
+        # The same tables without matrices: those we build from angles and shifts are RELION's, at the volume's corners.
+        given = np.array([[[float(value) for value in text.strip("[]").split(",")]
+                           for text in table.text("rlnTomoProj" + row)] for row in "XYZW"]).transpose(1, 0, 2)
+        file = str(tmp_path / "tilt_series_metadata" / "tilt_series" / (g.ts_id + ".star"))
+        star.write(file, [Table.from_columns(g.ts_id, {column: table.text(column) for column in table.columns
+                                                       if not column.startswith("rlnTomoProj")})])
+        angles, = relion5.read_project(folder / "tilt_series.star", [g.ts_id], tmp_path, (3838, 3710))
+        corners = np.array(np.meshgrid((0, 4000), (0, 4000), (0, 3000), 1)).reshape(4, -1)
+        apart = (projection_matrices(angles.geometry) - given) @ corners
+        print("%s: images %.1e px, depth %.1e px" % (g.ts_id, np.abs(apart[:, :2]).max(), np.abs(apart[:, 2]).max()))
+        assert given.shape == (41, 4, 4) and np.abs(apart).max() < 1e-3
     with pytest.raises(InputError, match="no such file"):
         relion5.read_project(folder / "tilt_series.star", ["220728_TS_43"], tmp_path)
 
@@ -316,3 +387,7 @@ def test_real_warptools_project(shared, tmp_path):
     np.testing.assert_allclose(g.axis, -85.6, atol=0.01)
     for one, back in zip(series, relion5.read_project(relion5.write_project(tmp_path, series))):
         assert_same(back, one)
+    # Rotations alone, which RELION takes for projections: particles would be cut out anywhere.
+    for one in series:
+        with pytest.raises(InputError, match=r"warp2_matching_tomograms.star.*have no shifts.*XML files of Warp"):
+            one.check_files()

@@ -1,5 +1,6 @@
 """Pseudo-subtomograms through the verb: RELION's own extractions, files and tables, and what is refused."""
 
+import csv
 import os
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from tomoexport.engine.trajectory import Trajectory
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, particlestar, relion5, species, star
 from tomoexport.jobs import runner
+from tomoexport.tests.jobs.test_report import marks
 from tomoexport.tests.shared import need_shared
 
 #: RELION's four extractions: its options as ours.
@@ -140,6 +142,48 @@ def test_binned_images_give_nearly_the_same(project, tmp_path):
     assert min(frc) > 0.995
 
 
+def projected(folder, name):
+    """Particles, tilts, places `(N, T, 2)` and visibility `(N, T)` of a table of projected centres."""
+    with open(os.path.join(str(folder), "projected", name + ".csv"), newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    particles, tilts = (list(dict.fromkeys(row[key] for row in rows)) for key in ("particle", "tilt"))
+    assert [(row["particle"], row["tilt"]) for row in rows] == [(p, t) for p in particles for t in tilts]
+    shape = len(particles), len(tilts)
+    xy = np.array([(row["x_px"], row["y_px"]) for row in rows], float).reshape(shape + (2,))
+    return particles, [int(t) for t in tilts], xy, np.array([int(row["visible"]) for row in rows]).reshape(shape)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["stack2d_bin1", "stack2d_bin2_trajectories"])
+def test_projected_centres_are_those_of_geometry_and_relion(project, tmp_path, name):
+    """Places from the truth and the raw trajectories, by RELION's formula and ours; particles and frames of RELION."""
+    collected = extract(tmp_path, only_project=True, **EXTRACTIONS[name])
+    assert collected["star"] is None and collected["projected"] == str(tmp_path / "projected")
+    theirs = star.read(os.path.join("expected", name, "particles.star")).table("particles")
+    given = star.read(EXTRACTIONS[name].get("particles", "particles.star")).table("particles")
+    truth, kept = np.load("truth.npz"), 0
+    for series in relion5.read_project("tomograms.star"):
+        g, ts_id = series.geometry, series.ts_id
+        particles, tilts, xy, visible = projected(tmp_path, ts_id)
+        rows = [row for row, tomogram in enumerate(theirs.text("rlnTomoName")) if tomogram == ts_id]
+        assert particles == [theirs.text("rlnTomoParticleName")[row] for row in rows]
+        assert ["[%s]" % ",".join(map(str, seen)) for seen in visible] == [
+            theirs.text("rlnTomoVisibleFrames")[row] for row in rows]
+        assert tilts == list(range(g.n_tilts))
+        own = [uid for uid in given.text("rlnTomoParticleName") if uid.startswith(ts_id + "/")]
+        point = truth[ts_id + "_pos"][[own.index(uid) for uid in particles]][:, None]
+        if name.endswith("trajectories"):
+            motion = star.read("motion.star")
+            point = point + [particlestar.vectors(motion.table(uid), ["rlnOrigin%sAngst" % a for a in "XYZ"])
+                             for uid in particles]
+        assert np.abs(g.project(point).xy / g.pixel_size + np.array(g.image_shape[::-1]) // 2 - xy).max() < 6e-4
+        moved = np.einsum("tij,ntj->nti", truth[ts_id + "_R"], np.broadcast_to(point, xy.shape[:2] + (3,)))
+        centre = np.array([{"TS_01": 320, "TS_02": 256}[ts_id] // 2, 320 // 2])
+        assert np.abs((moved[..., :2] + truth[ts_id + "_shift_A"]) / 4.0 + centre - xy).max() < 7e-4
+        kept += len(particles)
+    assert kept == len(theirs)
+
+
 @pytest.mark.parametrize("options, words", [
     (dict(box=33), "--box.*odd"), (dict(box=32, crop=17), "--crop.*odd"), (dict(box=32, crop=40), "--crop.*box"),
     (dict(particles=""), "--particles.*no file")])
@@ -204,3 +248,70 @@ def test_optics_groups_have_their_own_pixel_size_and_name(tiny, tmp_path):
                                     32, True)
     table = star.read(str(tmp_path / "p.star")).table("optics")
     assert list(table.float("rlnImagePixelSize")) == [2.7, 3.4] and len(set(table.text("rlnOpticsGroupName"))) == 2
+
+
+def table_of(tiny, folder, positions):
+    """A table of particles of TS_01 at these positions."""
+    series, *_ = relion5.read_project(tiny["tomograms"])
+    particles, _ = particlestar.read_particles(tiny["particles"], [series])
+    some = particles.select(np.arange(len(positions)))
+    path = str(folder / "some.star")
+    particlestar.write_particles(path, replace(some, position=np.array(positions, float)))
+    return path, series.geometry
+
+
+def test_the_picture_shows_where_particles_are_seen(tiny, tmp_path):
+    """A circle of the cropped box's size at the place in the table, and another one when coordinates move."""
+    found = []
+    for i, x in enumerate((0.0, 40.0)):
+        path, g = table_of(tiny, tmp_path, [(x, 20.0, 0.0)])
+        extract(tmp_path / str(i), **dict(tiny, particles=path, only_project=True, crop=20))
+        assert sorted(os.listdir(str(tmp_path / str(i)))) == [".tomoexport", "projected", "report", "results"]
+        _, _, xy, _ = projected(tmp_path / str(i), "TS_01")
+        least = np.abs(g.tilt).argmin()
+        mark = marks(tmp_path / str(i) / "report" / "projected_TS_01.png", g.image_shape)
+        assert mark["left out"] is None
+        for place, (low, high) in zip(xy[0, least], mark["kept"]):
+            assert (low + high) / 2 == pytest.approx(place, abs=0.1)
+            assert high - low == pytest.approx(20 * 1.5, abs=0.5)
+        found.append(xy[0, least])
+    assert np.linalg.norm(found[1] - found[0]) == pytest.approx(40 / g.pixel_size, rel=0.02)
+
+
+def test_particles_that_are_left_out_are_drawn_and_not_in_the_table(tiny, tmp_path):
+    """Even if nothing is left to be extracted; that is what the picture is for."""
+    corner = relion5.read_project(tiny["tomograms"])[0].geometry
+    far = 0.5 * corner.image_shape[1] * corner.pixel_size
+    path, g = table_of(tiny, tmp_path, [(0.8 * far, 0.0, 0.0)])
+    values = dict(tiny, particles=path, min_frames=3)
+    with pytest.raises(InputError, match="no particle lies within at least 3 images.*--only-project draws"):
+        extract(tmp_path / "out", **values)
+    collected = extract(tmp_path / "out", only_project=True, **values)
+    assert collected["kept"] == 0 and len(collected["dropped"]) == 1
+    assert (tmp_path / "out" / "projected" / "TS_01.csv").read_text() == "particle,tilt,x_px,y_px,visible\n"
+    mark = marks(tmp_path / "out" / "report" / "projected_TS_01.png", g.image_shape)
+    assert mark["kept"] is None and mark["left out"] is not None
+
+
+def test_tilts_of_projected_centres_are_rows_of_the_whole_table(tiny, tmp_path):
+    """Excluded views are not there, and the others keep their numbers."""
+    series = relion5.read_project(tiny["tomograms"])
+    first = series[0].geometry
+    used = np.array([False] + [True] * (first.n_tilts - 1))
+    series[0] = replace(series[0], geometry=first.replace(used=used))
+    tomograms = relion5.write_project(str(tmp_path / "excluded"), series, paths="absolute")
+    extract(tmp_path / "out", **dict(tiny, tomograms=tomograms))
+    extract(tmp_path / "all", **tiny)
+    (a, some, xy, _), (b, every, whole, _) = (projected(tmp_path / name, "TS_01") for name in ("out", "all"))
+    assert some == every[1:] == list(range(1, first.n_tilts)) and set(a) <= set(b)
+    assert np.array_equal(xy, whole[[b.index(uid) for uid in a], 1:])
+
+
+def test_projecting_does_not_stand_for_an_extraction(tiny, tmp_path):
+    extract(tmp_path / "out", only_project=True, **tiny)
+    assert not (tmp_path / "out" / "Subtomograms").exists()
+    before = (tmp_path / "out" / "projected" / "TS_01.csv").read_bytes()
+    collected = extract(tmp_path / "out", **tiny)
+    assert (tmp_path / "out" / "projected" / "TS_01.csv").read_bytes() == before
+    names = star.read(collected["star"]).table("particles").text("rlnImageName")
+    assert len(names) == collected["kept"] and all(map(os.path.exists, names))

@@ -1,7 +1,7 @@
 """The protocols, run by Scipion on simulated data."""
 import json
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 from pwem import Domain
@@ -328,6 +328,19 @@ class TestTomoExportImperfectInputs(ProtocolTest):
         own = positions.particles(self.particles.Coordinates).position
         # Stored coordinates are counted from N/2, IMOD's centre is half a voxel below.
         np.testing.assert_allclose(self.written(export), own + TOMO_PIXEL / 2, atol=1e-6)
+
+    def test_projection_matrices_that_disagree_with_angles(self):
+        folder = os.path.join(self.data, "stale")
+        one, = relion5.read_project(os.path.join(self.data, "tomograms.star"), ["TS_01"])
+        scaled = one.geometry.replace(magnification=np.tile(np.eye(2) * 1.01, (one.geometry.n_tilts, 1, 1)))
+        path = relion5.write_project(folder, [replace(one, geometry=scaled)])
+        table, = star.read(os.path.join(folder, "tilt_series", "TS_01.star"))
+        columns = {name: table.text(name) for name in table.columns}
+        columns["rlnTomoZRot"] = ["12.5"] * len(table)
+        star.write(os.path.join(folder, "tilt_series", "TS_01.star"), [star.Table.from_columns("TS_01", columns)])
+        imported = self.launch(ProtTomoExportImportTiltSeries, tomogramsStar=path)
+        self.assertIn("TS_01: rlnTomoProjX/Y/Z and the angles and shifts of 3 tilts disagree",
+                      "\n".join(imported.summary()))
 
     def test_F09_orphans(self):
         alone = os.path.join(self.data, "alone")
