@@ -20,8 +20,8 @@ AT_ONCE = 4  # orientations that are sampled together
 TAPER = 10.0  # voxels from the map to nothing
 
 
-def batch(n_tilts, box, samples=1_000_000):
-    """Particles of one call of `sum_particles`, so that emptying and folding a grid takes little of its time.
+def batch(n_tilts, box, samples=2_000_000):
+    """Particles of one call of `sum_particles`, so that emptying and folding a grid take little of its time.
 
     Parameters
     ----------
@@ -48,10 +48,10 @@ def sum_particles(stack, plan, position_px, depth, matrix, visible, backend):
 
     Returns
     -------
-    data : ndarray `(box, box, box)` float32
-        Sum of the slices as a map, centre at voxel box//2; on the host.
+    data : ndarray `(box, box, box//2+1)` complex64
+        Sum of the slices, FFT order; on the host.
     weight : ndarray `(box, box, box//2+1)` float32
-        Sum of the squares of what they were multiplied by, never negative; FFT order, on the host.
+        Sum of the squares of what they were multiplied by, never negative.
     """
     b, put, kernels = plan.box, backend.to_device, implementation(backend)
     data, weight = windows(stack, plan, position_px, depth, visible, backend)
@@ -61,10 +61,25 @@ def sum_particles(stack, plan, position_px, depth, matrix, visible, backend):
     grids = kernels.insert_linear(data.reshape(shape), weight.reshape(shape), put(np.ascontiguousarray(cells)),
                                   put(limit), b)
     data, weight, _ = kernels.fold_linear(grids, b)
-    volume = backend.fft.irfftn(data, s=(b, b, b), axes=(1, 2, 3), overwrite_x=True)
+    return backend.to_host(data)[0], backend.to_host(weight)[0]
+
+
+def as_map(data):
+    """Sum of slices as a map, freed from the envelope of trilinear interpolation.
+
+    Parameters
+    ----------
+    data : ndarray `(box, box, box//2+1)` complex
+        Of `sum_particles`.
+
+    Returns
+    -------
+    ndarray `(box, box, box)` float32
+        Centre at voxel box//2.
+    """
+    b = len(data)
     line = np.sinc((np.arange(b) - b // 2) / b) ** 2
-    volume = backend.to_host(volume)[0] / (line[:, None, None] * line[:, None] * line)
-    return volume.astype(np.float32), backend.to_host(weight)[0]
+    return (scipy.fft.irfftn(data, s=(b, b, b)) / (line[:, None, None] * line[:, None] * line)).astype(np.float32)
 
 
 def symmetrised(data, weight, rotations):
@@ -73,8 +88,9 @@ def symmetrised(data, weight, rotations):
     Parameters
     ----------
     data : ndarray `(box, box, box)`
+        As `as_map` gives it.
     weight : ndarray `(box, box, box//2+1)`
-        As `sum_particles`.
+        Of `sum_particles`.
     rotations : ndarray `(G, 3, 3)`
         Of the group, the identity first.
 
@@ -116,8 +132,9 @@ def divided(data, weight, crop=None):
     Parameters
     ----------
     data : ndarray `(box, box, box)`
+        As `as_map` or `symmetrised` gives it.
     weight : ndarray `(box, box, box//2+1)`
-        As `sum_particles` or `symmetrised`.
+        Of `sum_particles` or `symmetrised`.
     crop : int, optional
         Side of the map, even; that of the box by default.
 

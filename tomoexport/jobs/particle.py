@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 
 from ..engine.backend import Backend, available_cores
-from ..engine.particlesum import batch, divided, sum_particles, symmetrised
+from ..engine.particlesum import as_map, batch, divided, sum_particles, symmetrised
 from ..engine.symmetry import point_group
 from ..errors import InputError
 from ..io import atomic, mrc
@@ -108,8 +108,8 @@ def memory_needs(unit, options):
 
 
 def _empty(box):
-    """Sums of no particles: data and weight."""
-    return [np.zeros((box, box, box)), np.zeros((box, box, box // 2 + 1))]
+    """Sums of no particles, as `sum_particles` gives them."""
+    return [np.zeros((box, box, box // 2 + 1), kind) for kind in (np.complex128, np.float64)]
 
 
 def execute(unit, options, backend):
@@ -172,8 +172,8 @@ def execute(unit, options, backend):
     progress.finish()
     path = os.path.join(options.output, "sums", safe_stem(unit.name) + ".npz")
     with atomic.staged(path) as temp, open(temp, "wb") as handle:
-        np.savez(handle, **{"%s%d" % (name, w + 1): array.astype(np.float32) for w in (0, 1)
-                            for name, array in zip(("data", "weight"), sums[w])})
+        np.savez(handle, data1=as_map(sums[0][0]), weight1=sums[0][1].astype(np.float32), data2=as_map(sums[1][0]),
+                 weight2=sums[1][1].astype(np.float32))
     return dict(result, sums=path, files=[path])
 
 
@@ -206,7 +206,7 @@ def collect(options, results):
         raise InputError("particles", "one of the halves has none", "Give rlnRandomSubset both values, or remove the "
                          "column")
     b, rotations = options.box, point_group(options.symmetry)
-    sums = [_empty(b) for _ in (0, 1)]
+    sums = [[np.zeros((b, b, b)), np.zeros((b, b, b // 2 + 1))] for _ in (0, 1)]
     for r in good:
         with np.load(r["sums"]) as content:
             for w in (0, 1):
