@@ -172,10 +172,11 @@ def relion_set(plugin, folder, optimisation_set, particles, coordinates, **prope
     output.setAreRe5Particles(True)
     convert.readSetOfPseudoSubtomograms(output)
     # The plugin reads as many particles as there are coordinates, and says nothing of the rest.
-    found = [(item.getRelionParticleName(), item.getFileName()) for item in output.iterItems()]
-    if found != list(zip(particles.uid, particles.extra["rlnImageName"])):
-        raise InputError(optimisation_set, "scipion-em-reliontomo read %d of %d particles, or in another order" % (
-            len(found), len(particles)), "Give the coordinates that the particles were made of")
+    found = [(i.getTsId(), i.getRelionParticleName(), i.getFileName()) for i in output.iterItems()]
+    if found != list(zip(particles.names(), particles.uid, particles.extra["rlnImageName"])):
+        raise InputError(optimisation_set, "scipion-em-reliontomo read %d of %d particles, or under other names" % (
+            len(found), len(particles)), "Give the coordinates that the particles were made of, and tilt series whose "
+            "names are no numbers")
     return output
 
 

@@ -6,16 +6,23 @@ from dataclasses import fields
 from unittest import SkipTest
 
 import numpy as np
-from pwem.objects import Transform
+from pwem import Domain
+from pwem.objects import Transform, Volume
 from pwem.protocols import ProtSubSet
+from pyworkflow.project import Manager
 
 from tomoexport.convert import attributes, from_scipion, landmarks, positions, pseudosubtomos, refined, to_scipion
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.io import mrc, optimisationset, particlestar, relion5, star
 from tomoexport.jobs import runner
 from tomoexport.options import PseudosubtomoOptions
-from tomoexport.protocols import ProtTomoExportPseudoSubtomos, ProtTomoExportSubtomos
+from tomoexport.protocols import (
+    ProtTomoExportImportTiltSeries,
+    ProtTomoExportPseudoSubtomos,
+    ProtTomoExportSubtomos,
+)
 from tomoexport.protocols.form import paramName
+from tomoexport.tests.protocols.editing import change
 from tomoexport.tests.protocols.test_protocols import PIXEL, SERIES, TOMO_PIXEL, ProtocolTest
 
 BOX, CROP = 32, 24
@@ -177,7 +184,8 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
     def test_its_own_writer_writes_the_same_table(self):
         _, convert = refined.plugin()
         for protocol, stacks in ((self.flat, True), (self.volumes, False)):
-            folder = protocol._getPath("tmp")
+            folder = protocol._getExtraPath("rewritten")
+            os.makedirs(folder)
             convert.convert50_tomo.Writer().pseudoSubtomograms2Star(protocol.relionParticles, folder, stacks)
             written = os.path.join(folder, "inParticles.star")
             one, two = self.table(written), self.table(protocol._getExtraPath("particles.star"))
@@ -196,25 +204,30 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
 
     def test_its_refinements_take_the_set(self):
         from reliontomo.protocols import ProtRelionDeNovoInitialModel, ProtRelionRefineSubtomograms
+        mrc.write(os.path.abspath("reference.mrc"), np.ones((CROP,) * 3), PIXEL)
+        reference = Volume()
+        reference.setFileName(os.path.abspath("reference.mrc"))
+        reference.setSamplingRate(PIXEL)
+        project = Manager().loadProject(self.projName)
         for protocol_class in (ProtRelionDeNovoInitialModel, ProtRelionRefineSubtomograms):
             for source in (self.flat, self.volumes):
-                values = dict(inReParticles=(source, "relionParticles"))
-                protocol = self.make(protocol_class, **values)
+                protocol = self.make(protocol_class, inReParticles=(source, "relionParticles"))
                 if protocol_class is ProtRelionRefineSubtomograms:
-                    protocol.referenceVolume.set(self.tomograms.Tomograms.getFirstItem().clone())
+                    protocol.referenceVolume.set(reference)
+                # What the form offers to choose from.
                 param = protocol.getParam("inReParticles")
-                offered = self.proj.getProtocolCompatibleOutputs(protocol, [param.pointerClass.get()], None,
-                                                                 strictPointer=param.strictPointer.get())
-                offered = {(o.getObjValue().getObjId(), o.getExtended()) for o in offered}
-                self.assertIn((source.getObjId(), "relionParticles"), offered)
+                classes = [Domain.findClass(name.strip()) for name in param.pointerClass.get().split(",")]
+                offered = project.getProtocolCompatibleOutputs(protocol, classes, param.pointerCondition.get(),
+                                                               strictPointer=param.strictPointer.get())
+                self.assertIn((source.getObjId(), "relionParticles"),
+                              {(p.getObjValue().getObjId(), p.getExtended()) for p in offered})
                 self.assertTrue(protocol.inReParticles.get().areRe5Particles())
-                complaints = [e for e in protocol._validate() if "article" in e or "imension" in e]
-                self.assertEqual(complaints, [])
+                self.assertEqual(protocol._validate(), [])
 
     def test_refined_particles_again_at_another_binning(self):
         """A subset, with changed poses and offsets: what comes out has the same poses, and box and binning as asked."""
-        protocol = self.extract()
-        output = protocol.relionParticles
+        subset = self.launch(ProtSubSet, inputFullSet=(self.flat, "relionParticles"), chooseAtRandom=True, nElements=5)
+        name, output = next(subset.iterOutputAttributes())
         rng = np.random.default_rng(3)
         changed = {}
         for number in sorted(output.getIdSet()):
@@ -230,13 +243,12 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
             changed[item.getRelionParticleName()] = (centre - box @ offset, box @ matrix_from_zyz(*angles))
             output.update(item)
         output.write()
-        subset = self.launch(ProtSubSet, inputFullSet=(protocol, "relionParticles"), chooseAtRandom=True, nElements=5)
-        name = next(name for name, _ in subset.iterOutputAttributes())
-        again = self.launch(ProtTomoExportPseudoSubtomos, inReParticles=(subset, name), binningFactor=2.0, boxSize=24,
-                            croppedBoxSize=16, write2dStacks=False)
+        # Smaller than before, so that no particle is lost by its offset.
+        again = self.launch(ProtTomoExportPseudoSubtomos, inReParticles=(subset, name), binningFactor=2.0, boxSize=16,
+                            croppedBoxSize=8, write2dStacks=False)
         output = again.relionParticles
         self.assertEqual((output.getSize(), output.getBoxSize(), output.getRelionBinning(), output.getSamplingRate()),
-                         (5, 16, 2.0, 2 * PIXEL))
+                         (5, 8, 2.0, 2 * PIXEL))
         self.assertEqual(self.sources(again, output), {name})
         table = self.table(output.getParticlesStar())
         for uid, place, turn in zip(table.uid, table.position, table.rotation):
@@ -256,6 +268,25 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
         export = self.launch(ProtTomoExportSubtomos, **dict(self.inputs(), pixelSize=PIXEL, box=BOX,
                                                             inputCoordinates=(again, "relionParticles")))
         self.checkPoses(positions.particles(export.Subtomograms), table)
+
+    def test_excluded_views_are_absent_from_what_relion_reads(self):
+        imported = self.launch(ProtTomoExportImportTiltSeries, tomogramsStar=os.path.join(self.data, "tomograms.star"))
+
+        def exclude(ti):
+            ti.setEnabled(False)
+            return ti.getIndex() == 1
+
+        change(imported.TiltSeries, "TS_01", exclude)
+        protocol = self.extract(inputTS=(imported, "TiltSeries"), inputCtfTs=(imported, "CTFs"))
+        table = self.table(protocol.relionParticles.getParticlesStar())
+        lengths = {name: {len(json.loads(t)) for t in table.in_series(name).extra["rlnTomoVisibleFrames"]}
+                   for name in SERIES}
+        self.assertEqual(lengths, {"TS_01": {2}, "TS_02": {3}})
+        read = relion5.read_project(protocol.relionParticles.getTomogramsStar())
+        self.assertEqual([one.geometry.n_tilts for one in read], [2, 3])
+        self.assertTrue(all(one.geometry.used.all() for one in read))
+        rows = {m.getTsId(): {int(r[2]) for r in m.retrieveInfoTable()} for m in protocol.projected2DCoordinates}
+        self.assertEqual(rows, {"TS_01": {2, 3}, "TS_02": {1, 2, 3}})
 
     def test_tables_of_relion(self):
         """The same particles from RELION's tables, of another project and of this one."""
@@ -290,7 +321,7 @@ class TestTomoExportPseudoSubtomosAlone(PseudoTest):
         super().setUpClass()
         # Runs are processes of their own: there, this stands before the installed plugin.
         folder = os.path.abspath("without_reliontomo")
-        os.makedirs(folder)
+        os.makedirs(folder, exist_ok=True)
         with open(os.path.join(folder, "reliontomo.py"), "w", encoding="utf-8") as file:
             file.write("raise ImportError('scipion-em-reliontomo is hidden')\n")
         before = os.environ.get("PYTHONPATH")
@@ -338,8 +369,15 @@ class TestTomoExportPseudoSubtomosAlone(PseudoTest):
         elsewhere = type(series)(**dict({f.name: getattr(series, f.name) for f in fields(series)},
                                         images=tuple(("elsewhere.mrcs", s) for _, s in series.images)))
         self.assertEqual(landmarks.stack_numbers(elsewhere, ts), numbers)
-        fewer = elsewhere.select(np.arange(len(numbers)) > 0)
-        self.assertIsNone(landmarks.stack_numbers(fewer, ts))
+        later = np.arange(len(numbers)) > 0
+        self.assertIsNone(landmarks.stack_numbers(elsewhere.select(later), ts))
+        self.assertEqual(landmarks.stack_numbers(series.select(later), ts), numbers[1:])
+
+    def test_projected_centres_alone(self):
+        protocol = self.extract(onlyProject=True, inReParticles=(self.flat, "relionParticles"))
+        self.assertEqual([name for name, _ in protocol.iterOutputAttributes()], ["projected2DCoordinates"])
+        for one, other in zip(*(p.projected2DCoordinates.iterItems() for p in (protocol, self.flat))):
+            np.testing.assert_allclose(*(np.array(m.retrieveInfoTable(), float) for m in (one, other)), atol=2e-3)
 
     def test_every_option_is_in_the_form(self):
         protocol = self.make(ProtTomoExportPseudoSubtomos)
