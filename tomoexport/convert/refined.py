@@ -62,8 +62,11 @@ def particles(items, ts_ids=None):
     Raises
     ------
     InputError
-        If there is no particle, or two have one name.
+        If they are not RELION 5's, there is no particle, or two have one name.
     """
+    if not items.areRe5Particles():
+        raise InputError("pseudo-subtomograms", "they are RELION 4's", "Import their coordinates, and extract them "
+                         "from these")
     names, uid, subset = [], [], []
     centred, offset, box, angles = [], [], [], []
     for item in items.iterItems():
@@ -83,6 +86,9 @@ def particles(items, ts_ids=None):
         raise InputError("pseudo-subtomograms", "there is none in the tilt series that take part",
                          "Compare the names (tsId) of particles and tilt series")
     centred, offset, box, angles = (np.array(a, np.float64) for a in (centred, offset, box, angles))
+    if not centred.any():
+        raise InputError("pseudo-subtomograms", "their positions (%s) are not known" % particlestar.CENTRED[0],
+                         "Import their coordinates, and extract them from these")
     extra = _columns_of_table(items.getParticlesStar(), uid)
     for labels, values in ((particlestar.CENTRED, centred), (_OFFSET, offset),
                            (particlestar.BOX_ANGLE, np.stack(zyz_from_matrix(box), -1)), (particlestar.ANGLE, angles)):

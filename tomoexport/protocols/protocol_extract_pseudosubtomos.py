@@ -131,7 +131,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
 
     def _checkResult(self, result):
         for particle in result["particles"]:
-            if particle["kept"] and not self._optionValues().get("only_project"):
+            if particle["kept"] and not self._optionValues()["only_project"]:
                 for name in ("image", "weights"):
                     if particle[name]:
                         mrc.read_header(self._getExtraPath(particle[name]))
@@ -142,7 +142,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         self._addFailed(names)
         self._collect()
         done = [name for name in names if name not in self._errors()]
-        if not self._optionValues().get("only_project"):
+        if not self._optionValues()["only_project"]:
             self._addParticles(sum(p["kept"] for name in done for p in self._result(name)["particles"]))
         if self.inputTS.get() is not None:
             self._addProjected(done)
@@ -158,7 +158,8 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         acquisitions = {one.ts_id: to_scipion.acquisition(one) for one in series}
         plugin = refined.plugin()
         if plugin:
-            acquisition = self.inputTS.get().getAcquisition() if self.inputTS.get() else acquisitions[series[0].ts_id]
+            source = self.inputTS.get()
+            acquisition = acquisitions[series[0].ts_id] if source is None else source.getAcquisition()
             output = pseudosubtomos.relion_set(
                 plugin, self._getPath(), whole, particles, coordinates, tsSamplingRate=pixel_size,
                 relionBinning=values["binning"], boxSize=pseudosubtomo.crop(from_dict(self.VERB, values)),
@@ -299,9 +300,10 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
             errors.append("Particles: there are %d, and %d coordinates belong to them; scipion-em-reliontomo would "
                           "leave out the others. Join the coordinates as well." % (
                               items.getSize(), self._coordinates().getSize()))
+        particles = positions.particles(items, ts_ids=names)
         if self._isAgain():
             return errors
-        if positions.particles(items, ts_ids=names).trajectory is not None:
+        if particles.trajectory is not None:
             errors.append("Particles: they turn while they are exposed, which RELION has no place for. Export "
                           "sub-tomograms or image series, which follow M's trajectories.")
         return errors + from_scipion.obstacles(self.inputTS.get(), names, float("inf"))

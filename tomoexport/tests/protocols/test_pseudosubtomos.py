@@ -24,6 +24,7 @@ from tomoexport.protocols import (
 from tomoexport.protocols.form import paramName
 from tomoexport.tests.protocols.editing import change
 from tomoexport.tests.protocols.test_protocols import PIXEL, SERIES, TOMO_PIXEL, ProtocolTest
+from tomoexport.viewers.viewer_results import TomoExportResultsViewer, reportFigures
 
 BOX, CROP = 32, 24
 
@@ -240,12 +241,13 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
             for setter, value in zip((item.setRot, item.setTilt, item.setPsi), angles):
                 setter(float(value))
             centre = np.array([item.getXInImg(), item.getYInImg(), item.getZInImg()])
-            changed[item.getRelionParticleName()] = (centre - box @ offset, box @ matrix_from_zyz(*angles))
+            turn = box @ matrix_from_zyz(*angles)
+            changed[item.getRelionParticleName()] = (centre - box @ offset + turn @ [0, 0, 8], turn)
             output.update(item)
         output.write()
-        # Smaller than before, so that no particle is lost by its offset.
+        # Smaller than before, so that no particle is lost by its offset; and centred on another point of the map.
         again = self.launch(ProtTomoExportPseudoSubtomos, inReParticles=(subset, name), binningFactor=2.0, boxSize=16,
-                            croppedBoxSize=8, write2dStacks=False)
+                            croppedBoxSize=8, write2dStacks=False, shiftZ=8.0)
         output = again.relionParticles
         self.assertEqual((output.getSize(), output.getBoxSize(), output.getRelionBinning(), output.getSamplingRate()),
                          (5, 8, 2.0, 2 * PIXEL))
@@ -268,6 +270,15 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
         export = self.launch(ProtTomoExportSubtomos, **dict(self.inputs(), pixelSize=PIXEL, box=BOX,
                                                             inputCoordinates=(again, "relionParticles")))
         self.checkPoses(positions.particles(export.Subtomograms), table)
+
+    def test_particles_of_relion_4_are_refused(self):
+        output = self.flat.relionParticles
+        output.setAreRe5Particles(False)
+        try:
+            errors = self.make(ProtTomoExportPseudoSubtomos, inReParticles=(self.flat, "relionParticles")).validate()
+        finally:
+            output.setAreRe5Particles(True)
+        self.assertIn("they are RELION 4's", " ".join(errors))
 
     def test_excluded_views_are_absent_from_what_relion_reads(self):
         imported = self.launch(ProtTomoExportImportTiltSeries, tomogramsStar=os.path.join(self.data, "tomograms.star"))
@@ -304,6 +315,8 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
             self.checkImages(found, expected, atol=2e-3)
             self.checkPoses(found, expected)
             coordinates = protocol.Coordinates
+            self.assertEqual([i.getCoordinate3D().getTomoId() for i in protocol.relionParticles.iterSubtomos()],
+                             found.names())
             self.checkCoordinates(coordinates, expectedSetSize=8, expectedBoxSize=CROP // 2, expectedSRate=TOMO_PIXEL,
                                   orientedParticles=True)
             self.checkPoses(positions.particles(coordinates), found)
@@ -410,4 +423,9 @@ class TestTomoExportPseudoSubtomosAlone(PseudoTest):
 
     def test_summary_and_figures(self):
         self.assertTrue(self.flat.summary() and self.flat._methods() and self.flat._citations())
-        self.assertTrue(os.path.isfile(self.flat._getExtraPath("report", "tilts_per_particle.png")))
+        stems = {os.path.splitext(os.path.basename(path))[0] for _, path in reportFigures(self.flat)}
+        self.assertLessEqual({"tilts_per_particle", "projected_TS_01", "projected_TS_02"}, stems)
+        self.assertIn(TomoExportResultsViewer, Domain.findViewers(self.flat, "tkinter"))
+        viewer = TomoExportResultsViewer(project=self.proj)
+        viewer.setProtocol(self.flat)
+        self.assertEqual(len(viewer._showAll()), len(reportFigures(self.flat)))
