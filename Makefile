@@ -4,8 +4,9 @@
 VENV ?= .venv
 PYTEST ?=
 DEMO ?=
-# The protocol test that runs on Python 3.8 too.
-ONE_PROTOCOL ?= TestTomoExportChain
+# The protocol tests that run on Python 3.8 too, where scipion-em-reliontomo is not installed.
+CHAIN ?= TestTomoExportChain
+ALONE ?= TestTomoExportPseudoSubtomosAlone
 
 TESTS := tomoexport/tests
 RUNNER := $(TESTS)/test_scipion_runner.py
@@ -26,10 +27,11 @@ demo: env  ## simulate two tilt series and take them through the whole chain in 
 test: env  ## the whole suite (PYTEST="..." is handed on)
 	@$(RUN) python -m pytest $(PYTEST)
 
-test38:  ## engine, io, jobs and one protocol test on Python 3.8, which Scipion's installer brings
+test38:  ## engine, io, jobs and two protocol tests on Python 3.8, which Scipion's installer brings
 	@PYTHON=$(PYTHON38) tools/environment.sh .venv38 3.8
 	@VENV=.venv38 tools/with-env python -m pytest $(TESTS)/test_package.py $(TESTS)/engine $(TESTS)/io $(TESTS)/jobs \
-		$(RUNNER)::test_scipion_loads_the_plugin "$(RUNNER)::test_protocols[$(ONE_PROTOCOL)]" $(PYTEST)
+		$(RUNNER)::test_scipion_loads_the_plugin "$(RUNNER)::test_protocols[$(CHAIN)]" "$(RUNNER)::test_protocols[$(ALONE)]" \
+		$(PYTEST)
 
 test-engine:  ## everything that needs no Scipion, without Scipion, on numpy 2
 	@PYTHON=$(PYTHON_ENGINE) STACK=engine tools/environment.sh .venv-engine 3.12 3.11 3.10

@@ -28,6 +28,9 @@ MOVEMENT = "_tomoexportMovement"
 # Of a sub-tomogram: its 3D CTF, and how many tilts it was made of; of the set: the STAR file.
 CTF_FILE = "_ctf3D"
 TILTS = "_tomoexportTilts"
+# Of a pseudo-subtomogram: how its box is turned in the tomogram, as JSON of RELION's rot, tilt and psi; the transform
+# is that of the particle in its box.
+BOX = "_tomoexportBox"
 STAR = "_tomoexportStar"
 # Of an image of a particle: dose with the exposure, e/A^2.
 DOSE = "_tomoexportDose"

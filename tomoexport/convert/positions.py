@@ -10,10 +10,11 @@ import os
 import numpy as np
 
 from ..engine.particles import ParticleSet
+from ..engine.poses import matrix_from_zyz
 from ..errors import InputError
 from ..io import subtomostar
 from . import attributes as extra
-from . import movement
+from . import movement, refined
 from .from_scipion import is_number, optics_of
 
 
@@ -77,7 +78,7 @@ def frames(tomograms, centre="relion"):
 
 
 def particles(items, centre="relion", ts_ids=None):
-    """Read particles from coordinates, or from aligned sub-tomograms.
+    """Read particles from coordinates, from aligned sub-tomograms, or from pseudo-subtomograms of RELION's plugin.
 
     Parameters
     ----------
@@ -98,6 +99,8 @@ def particles(items, centre="relion", ts_ids=None):
     InputError
         If a tomogram is missing or of another pixel size than the coordinates, or there is no particle.
     """
+    if refined.is_refined(items):
+        return refined.particles(items, ts_ids)
     coordinates = items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items
     scale = float(coordinates.getSamplingRate())
     frame = frames(coordinates.getPrecedents(), centre)
@@ -114,12 +117,15 @@ def particles(items, centre="relion", ts_ids=None):
         if abs(here.pixel_size / scale - 1) > 1e-3:
             raise InputError(ts_id, "its tomogram has %g A per pixel, the coordinates %g" % (here.pixel_size, scale),
                              "Extract the coordinates onto tomograms of one pixel size")
+        box = extra.take(item, extra.BOX)
         if coordinate is item:
             matrix, step = item.getMatrix(), scale
         else:
             transform = item.getTransform()
             matrix, step = np.eye(4) if transform is None else transform.getMatrix(), item.getSamplingRate()
         turn = np.array(matrix[:3, :3], np.float64).T
+        if box:
+            turn = matrix_from_zyz(*json.loads(box)) @ turn
         stored = [coordinate._x.get(), coordinate._y.get(), coordinate._z.get()]
         if not all(is_number(v) for v in stored):
             stored = [np.nan] * 3

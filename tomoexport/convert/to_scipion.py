@@ -294,6 +294,7 @@ def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="reli
             attribute.set(float(value))
         matrix = pose(particles.rotation[i])
         coordinate.setMatrix(matrix)
+        extra.put(coordinate, extra.UID, particles.uid[i])
         out = SubTomogram()
         out.setFileName(relative(result["image"]))
         out.setSamplingRate(pixel_size)

@@ -30,7 +30,7 @@ CENTRED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCen
 CORNER = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 ORIGIN = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 ANGLE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_BOX_ANGLE = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
+BOX_ANGLE = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 _GROUP, _SERIES_PIXEL, _IMAGE_PIXEL = "rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize"
 NAMES = ("rlnTomoName", "rlnMicrographName")
 # What a new position, orientation, name or image makes untrue; priors and offsets are relative to the old orientation.
@@ -204,7 +204,7 @@ def rotations(table):
         Of the particle in its box (rlnAngle*). Angles that are not there are 0.
     """
     return tuple(matrix_from_zyz(*(table.float(column, 0.0) for column in columns))
-                 for columns in (_BOX_ANGLE, ANGLE))
+                 for columns in (BOX_ANGLE, ANGLE))
 
 
 def bare_name(name):
@@ -309,7 +309,7 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
                                     normalized, centre, tomogram_binning)
         box, particle = rotations(table)
         position = position - np.einsum("nij,nj->ni", box, origins(table, coordinates_pixel_size))
-        rotation, oriented = box @ particle, any(map(table.has, ANGLE + _BOX_ANGLE))
+        rotation, oriented = box @ particle, any(map(table.has, ANGLE + BOX_ANGLE))
     problems += _coinciding(position, names)
     particles = ParticleSet(position, rotation, ts, ts_ids, particle_names(table, names),
                             {column: table.text(column) for column in table.columns}, oriented, trajectory)

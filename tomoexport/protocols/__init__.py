@@ -3,6 +3,7 @@
 from .protocol_average_subtomos import ProtTomoExportAverage
 from .protocol_export_image_series import ProtTomoExportImageSeries
 from .protocol_export_subtomos import ProtTomoExportSubtomos
+from .protocol_extract_pseudosubtomos import ProtTomoExportPseudoSubtomos
 from .protocol_import_particles import ProtTomoExportImportParticles
 from .protocol_import_tilt_series import ProtTomoExportImportTiltSeries
 from .protocol_intersect_particles import ProtTomoExportIntersect
@@ -10,5 +11,5 @@ from .protocol_reconstruct_tomograms import ProtTomoExportReconstruct
 from .protocol_remove_duplicates import ProtTomoExportRemoveDuplicates
 
 __all__ = ["ProtTomoExportAverage", "ProtTomoExportImageSeries", "ProtTomoExportImportParticles",
-           "ProtTomoExportImportTiltSeries", "ProtTomoExportIntersect", "ProtTomoExportReconstruct",
-           "ProtTomoExportRemoveDuplicates", "ProtTomoExportSubtomos"]
+           "ProtTomoExportImportTiltSeries", "ProtTomoExportIntersect", "ProtTomoExportPseudoSubtomos",
+           "ProtTomoExportReconstruct", "ProtTomoExportRemoveDuplicates", "ProtTomoExportSubtomos"]

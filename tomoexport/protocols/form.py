@@ -23,20 +23,27 @@ SHOWN = {("hand", 0): "as the tilt series", ("hand", 1): "+1", ("hand", -1): "-1
          ("centre", "relion"): "voxel N/2", ("centre", "imod"): "IMOD's (N-1)/2"}
 
 
-def paramName(option):
+# What scipion-em-reliontomo calls the fields of its extraction, so that workflows are carried over easily.
+NAMES = {("pseudosubtomo", "binning"): "binningFactor", ("pseudosubtomo", "box"): "boxSize",
+         ("pseudosubtomo", "crop"): "croppedBoxSize", ("pseudosubtomo", "min_frames"): "minNoFrames",
+         ("pseudosubtomo", "stack2d"): "write2dStacks", ("pseudosubtomo", "float16"): "outputInFloat16"}
+
+
+def paramName(option, verb=""):
     """Scipion's spelling of an option: ``pixel_size`` becomes ``pixelSize``."""
     first, *others = option.split("_")
-    return first + "".join(word.capitalize() for word in others)
+    return NAMES.get((verb, option), first + "".join(word.capitalize() for word in others))
 
 
-def addOptions(form, verb, *names):
-    """Add form parameters for the named options of a verb."""
+def addOptions(form, verb, *names, condition=None):
+    """Add form parameters for the named options of a verb, which show under a condition if one is given."""
     specs = {spec.name: spec for spec in fields(VERBS[verb])}
     for name in names:
         spec, meta = specs[name], specs[name].metadata
         unit = " (%s)" % meta["unit"].replace("A", "Å") if meta["unit"] else ""
         common = dict(label=meta["label"] + unit, help=meta["help"], default=spec.default,
-                      expertLevel=LEVEL_ADVANCED if meta["advanced"] else LEVEL_NORMAL)
+                      expertLevel=LEVEL_ADVANCED if meta["advanced"] else LEVEL_NORMAL,
+                      **({"condition": condition} if condition else {}))
         kind = StringParam
         if meta["choices"]:
             kind = EnumParam
@@ -50,7 +57,7 @@ def addOptions(form, verb, *names):
             kind = IntParam if isinstance(spec.default, int) else FloatParam
             common["validators"] = [Range(meta["low"], meta["high"], "%s: give a value from %g to %g %s" % (
                 meta["label"], meta["low"], meta["high"], meta["unit"]))]
-        form.addParam(paramName(name), kind, **common)
+        form.addParam(paramName(name, verb), kind, **common)
 
 
 def addCompute(form, verb, threads):
@@ -70,8 +77,9 @@ def optionValues(protocol, verb):
     """Return what a form says for every option of the verb that it has, as plain values."""
     values = {}
     for spec in fields(VERBS[verb]):
-        if protocol.getParam(paramName(spec.name)) is not None:
-            value, choices = getattr(protocol, paramName(spec.name)).get(), spec.metadata["choices"]
+        name = paramName(spec.name, verb)
+        if protocol.getParam(name) is not None:
+            value, choices = getattr(protocol, name).get(), spec.metadata["choices"]
             values[spec.name] = choices[value] if choices else value
             if value is None and isinstance(spec.default, str):
                 values[spec.name] = ""

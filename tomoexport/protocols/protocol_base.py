@@ -106,13 +106,15 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
     def _isIncomplete(self):
         """Tell whether an input that is needed was not chosen; Scipion itself says which."""
         return any(attribute.isPointer() and attribute.get() is None and not self.getParam(name).allowsNull
-                   for name, attribute in self.iterDefinitionAttributes())
+                   and self.evalParamCondition(name) for name, attribute in self.iterDefinitionAttributes())
 
     def _checkForm(self):
         """Tell which files are not given, and which sets are empty or still grow."""
         errors = []
         for name, attribute in self.iterDefinitionAttributes():
             param = self.getParam(name)
+            if not self.evalParamCondition(name):
+                continue
             if isinstance(param, PathParam) and param.isImportant() and not attribute.get():
                 errors.append("%s: no file is given. Choose one." % param.getLabel())
             target = attribute.get() if attribute.isPointer() else None

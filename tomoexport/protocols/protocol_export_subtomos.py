@@ -6,7 +6,7 @@ from pyworkflow.object import Pointer
 from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfSubTomograms, SetOfTiltSeries
 
-from ..convert import attributes, from_scipion, positions, to_scipion
+from ..convert import attributes, from_scipion, positions, refined, to_scipion
 from ..io import mrc, particlestar, species
 from ..io.relion5 import read_project, write_project
 from ..io.species import read_species
@@ -35,10 +35,11 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
         form.addSection("Input")
-        form.addParam("inputCoordinates", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms",
-                      important=True, label="Particles", help="Coordinates, with or without orientations, picked at "
-                      "any pixel size; or aligned sub-tomograms, whose refined shifts are applied to the positions. "
-                      "Those that were imported from M's tables follow their trajectories.")
+        form.addParam("inputCoordinates", PointerParam, important=True, label="Particles",
+                      pointerClass=refined.particle_classes("SetOfCoordinates3D", "SetOfSubTomograms"),
+                      help="Coordinates, with or without orientations, picked at any pixel size; or aligned "
+                      "sub-tomograms or pseudo-subtomograms, whose refined shifts are applied to the positions. Those "
+                      "that were imported from M's tables follow their trajectories.")
         form.addParam("inputTiltSeries", PointerParam, pointerClass="SetOfTiltSeries", important=True,
                       label="Tilt series", help="Aligned tilt series, not interpolated, that the tomograms were made "
                       "from: they are called the same (tsId). Excluded views take no part.")

@@ -12,9 +12,9 @@ from .protocol_series import FAILED, ProtTomoExportSeriesBase
 CENTRES = ("", "imod", "relion")
 
 
-def addTransformCentre(form):
+def addTransformCentre(form, **more):
     """Add the question about which point the alignment transforms are about."""
-    form.addParam("transformCentre", EnumParam, default=0, display=EnumParam.DISPLAY_HLIST, expertLevel=1,
+    form.addParam("transformCentre", EnumParam, default=0, display=EnumParam.DISPLAY_HLIST, expertLevel=1, **more,
                   choices=["as the tilt series, or IMOD's", "IMOD's (N-1)/2", "N/2"], label="Transforms are about",
                   help="Scipion stores IMOD's transforms, about the image centre (N-1)/2. Some plugins drop the half "
                        "pixel when they make transforms from another program's alignment: choose N/2 for those. Tilt "

@@ -91,15 +91,18 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
         failed = {name: error for name, error in self._errors().items() if name in names}
         if failed and len(failed) == len(names):
             raise RuntimeError("No tilt series succeeded.\n" + "\n".join(failed.values()))
+        source = self._tiltSeriesPointer().get()
         # Scipion brings an output that was deleted back from the project: one that is no longer needed becomes empty.
-        if failed or hasattr(self, FAILED):
-            source = self.inputTiltSeries.get()
+        if source is not None and (failed or hasattr(self, FAILED)):
             output = self._createSetOfTiltSeries("_failed")
             output.copyInfo(source)
             for ts in source.iterItems():
                 if ts.getTsId() in failed:
                     to_scipion.copy_tilt_series(output, ts, failed[ts.getTsId()])
-            self._addOutput(FAILED, output, self.inputTiltSeries)
+            self._addOutput(FAILED, output, self._tiltSeriesPointer())
+
+    def _tiltSeriesPointer(self):
+        return self.inputTiltSeries
 
     # --------------------------- INFO functions ------------------------------
     def _outputLines(self):

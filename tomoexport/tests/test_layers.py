@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1]
-SCIPION = {"pyworkflow", "pwem", "tomo", "pyworkflowtests"}
+SCIPION = {"pyworkflow", "pwem", "tomo", "pyworkflowtests", "relion", "reliontomo"}
 
 #: What each room may import of the package; `options` and `errors` are open to all.
 ALLOWED = {

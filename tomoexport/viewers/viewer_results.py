@@ -14,6 +14,7 @@ from ..protocols import (
     ProtTomoExportImportParticles,
     ProtTomoExportImportTiltSeries,
     ProtTomoExportIntersect,
+    ProtTomoExportPseudoSubtomos,
     ProtTomoExportReconstruct,
     ProtTomoExportRemoveDuplicates,
     ProtTomoExportSubtomos,
@@ -47,7 +48,8 @@ class TomoExportResultsViewer(ProtocolViewer):
 
     _label = "report"
     _targets = [ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
-                ProtTomoExportSubtomos, ProtTomoExportAverage, ProtTomoExportIntersect, ProtTomoExportRemoveDuplicates]
+                ProtTomoExportSubtomos, ProtTomoExportPseudoSubtomos, ProtTomoExportAverage, ProtTomoExportIntersect,
+                ProtTomoExportRemoveDuplicates]
     _environments = [DESKTOP_TKINTER]
 
     def _defineParams(self, form):

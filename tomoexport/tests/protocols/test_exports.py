@@ -15,6 +15,7 @@ from tomoexport.protocols import (
     ProtTomoExportImageSeries,
     ProtTomoExportImportParticles,
     ProtTomoExportImportTiltSeries,
+    ProtTomoExportPseudoSubtomos,
     ProtTomoExportSubtomos,
 )
 from tomoexport.tests.io import warpfiles
@@ -94,6 +95,10 @@ class TestTomoExportOptions(ProtocolTest):
         found, turned = read.trajectory.at(np.array([0.0, 3, 6]))
         np.testing.assert_allclose(found, where, atol=2e-3)
         np.testing.assert_allclose(turned, how, atol=1e-5)
+        values = self.inputs(inputCoordinates=(imported, "Coordinates"))
+        pseudo = self.make(ProtTomoExportPseudoSubtomos, inReParticles=values["inputCoordinates"],
+                           inputTS=values["inputTiltSeries"], inputCtfTs=values["inputCtfs"])
+        self.assertIn("they turn while they are exposed", " ".join(pseudo.validate()))
         export, plain = self.export(imported), self.export(self.particles)
         direct = os.path.abspath("direct")
         runner.run({"verb": "subtomo", "options": {
