@@ -7,9 +7,11 @@ from .protocol_extract_pseudosubtomos import ProtTomoExportPseudoSubtomos
 from .protocol_import_particles import ProtTomoExportImportParticles
 from .protocol_import_tilt_series import ProtTomoExportImportTiltSeries
 from .protocol_intersect_particles import ProtTomoExportIntersect
+from .protocol_reconstruct_particle import ProtTomoExportReconstructParticle
 from .protocol_reconstruct_tomograms import ProtTomoExportReconstruct
 from .protocol_remove_duplicates import ProtTomoExportRemoveDuplicates
 
 __all__ = ["ProtTomoExportAverage", "ProtTomoExportImageSeries", "ProtTomoExportImportParticles",
            "ProtTomoExportImportTiltSeries", "ProtTomoExportIntersect", "ProtTomoExportPseudoSubtomos",
-           "ProtTomoExportReconstruct", "ProtTomoExportRemoveDuplicates", "ProtTomoExportSubtomos"]
+           "ProtTomoExportReconstruct", "ProtTomoExportReconstructParticle", "ProtTomoExportRemoveDuplicates",
+           "ProtTomoExportSubtomos"]

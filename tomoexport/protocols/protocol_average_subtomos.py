@@ -4,8 +4,7 @@ from pwem.objects import SetOfFSCs
 from pyworkflow.protocol import PointerParam
 from tomo.objects import AverageSubTomogram
 
-from ..convert import positions, to_scipion
-from ..io import mrc
+from ..convert import positions
 from .form import addCompute, addOptions
 from .protocol_base import ProtTomoExportBase
 
@@ -54,14 +53,7 @@ class ProtTomoExportAverage(ProtTomoExportBase):
 
     def createOutputStep(self, key):
         """Make the outputs from the files on disk."""
-        path, *halves = [self._getExtraPath(name) for name in ("average.mrc", "half1.mrc", "half2.mrc")]
-        for name in [path] + halves:
-            mrc.read_header(name)
-        items = self.inputSubtomograms.get()
-        self._addOutput("Average", to_scipion.average(path, halves, items.getSamplingRate()), self.inputSubtomograms)
-        curves = self._createSetOfFSCs()
-        to_scipion.add_fscs(curves, self._getExtraPath("fsc.csv"))
-        self._addOutput("FSC", curves, self.inputSubtomograms)
+        self._addMaps(self.inputSubtomograms.get().getSamplingRate(), self.inputSubtomograms)
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
@@ -69,12 +61,7 @@ class ProtTomoExportAverage(ProtTomoExportBase):
         return []
 
     def _outputLines(self):
-        lines = super()._outputLines()
-        result = self._readJson(self._getExtraPath("results", "average.json"))
-        for name, threshold in (("resolution_0143", "0.143"), ("resolution_05", "0.5")):
-            if result.get(name):
-                lines.append("FSC falls to %s at %.1f Å" % (threshold, result[name]))
-        return lines
+        return super()._outputLines() + self._resolutionLines(self._getExtraPath("results", "average.json"))
 
     def _methods(self):
         return ["%d sub-tomograms were averaged with tomoexport." % self.inputSubtomograms.get().getSize()]

@@ -12,7 +12,9 @@ from pyworkflow.object import Set
 from pyworkflow.protocol import GPU_LIST, USE_GPU, PathParam
 from tomo.protocols import ProtTomoBase
 
+from ..convert import to_scipion
 from ..errors import InputError
+from ..io import mrc
 from ..io.atomic import write_json
 from ..io.manifest import fingerprint
 from ..options import from_dict
@@ -90,6 +92,22 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         for source in sources:
             if source.get() is not None:
                 self._defineSourceRelation(source, output)
+
+    def _addMaps(self, pixel_size, *sources):
+        """Make the outputs of a map, its halves and their FSC from the files on disk."""
+        path, *halves = [self._getExtraPath(name) for name in ("average.mrc", "half1.mrc", "half2.mrc")]
+        for name in [path] + halves:
+            mrc.read_header(name)
+        self._addOutput("Average", to_scipion.average(path, halves, pixel_size), *sources)
+        curves = self._createSetOfFSCs()
+        to_scipion.add_fscs(curves, self._getExtraPath("fsc.csv"))
+        self._addOutput("FSC", curves, *sources)
+
+    def _resolutionLines(self, path):
+        """What a result says of the resolution; nothing if it is not there."""
+        result = self._readJson(path) if os.path.exists(path) else {}
+        return ["FSC falls to %s at %.1f Å" % (threshold, result[name]) for name, threshold in (
+            ("resolution_0143", "0.143"), ("resolution_05", "0.5")) if result.get(name)]
 
     # --------------------------- INFO functions ------------------------------
     def _validate(self):

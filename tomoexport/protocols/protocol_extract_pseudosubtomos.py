@@ -23,8 +23,9 @@ from ..io import mrc, particlestar
 from ..io.paths import safe_stem
 from ..io.relion5 import write_project
 from ..jobs import pseudosubtomo
+from ..jobs.runner import verb_module
 from ..jobs.series import load
-from ..options import PseudosubtomoOptions, from_dict
+from ..options import VERBS, from_dict
 from .form import addCompute, addOptions, optionValues
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
@@ -46,7 +47,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
     _label = "extract pseudo-subtomograms"
     _possibleOutputs = {PARTICLES: SetOfSubTomograms, PROJECTED: SetOfLandmarkModels, COORDINATES: SetOfCoordinates3D,
                         FAILED: SetOfTiltSeries}
-    VERB = "pseudosubtomo"
+    VERB, SECTION = "pseudosubtomo", "Extract"
     FILES = ("optimisation_set", "tomograms", "particles", "motion", "tomogram_size")
     # All others are below the input, in their order.
     ELSEWHERE = FILES + ("output", "device", "threads", "memory")
@@ -54,7 +55,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         plugin = refined.plugin()
-        if plugin:
+        if plugin and PARTICLES in self._possibleOutputs:
             self._possibleOutputs = dict(self._possibleOutputs, **{
                 PARTICLES: plugin[0].RelionSetOfPseudoSubtomograms})
 
@@ -79,17 +80,20 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
                       "pseudo-subtomograms and RELION's tables have their own; given here as well, they are what the "
                       "projected centres are shown on.")
         addOptions(form, self.VERB, *self.FILES, condition=TABLES)
+        self._defineTomograms(form)
+        addOptions(form, "subtomo", "hand", condition=SETS)
+        addOptions(form, "subtomo", "centre")
+        addTransformCentre(form, condition=SETS)
+        form.addSection(self.SECTION)
+        addOptions(form, self.VERB, *[spec.name for spec in fields(VERBS[self.VERB])
+                                      if spec.name not in self.ELSEWHERE])
+        addCompute(form, self.VERB, threads=3)
+
+    def _defineTomograms(self, form):
         form.addParam("inputTomograms", PointerParam, pointerClass="SetOfTomograms", condition=TABLES,
                       label="Tomograms", help="The tomograms that the particles are in, at any pixel size: Scipion "
                       "counts coordinates in them. Names are matched with tsId or with the name that the tilt series "
                       "had where it was imported from.")
-        addOptions(form, "subtomo", "hand", condition=SETS)
-        addOptions(form, "subtomo", "centre")
-        addTransformCentre(form, condition=SETS)
-        form.addSection("Extract")
-        addOptions(form, self.VERB, *[spec.name for spec in fields(PseudosubtomoOptions)
-                                      if spec.name not in self.ELSEWHERE])
-        addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
     def _convertInput(self, names):
@@ -319,13 +323,16 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         return []
 
     def _checkTables(self):
-        """Tell what is wrong with RELION's tables, and which tomograms are not there."""
+        """Tell what is wrong with RELION's tables, or missing beside them."""
         options = self._tables()
-        planned = pseudosubtomo.plan(options)
+        planned = verb_module(self.VERB).plan(options)
+        return [str(p) for p in planned.problems if p.severity == "error"] + self._missing()
+
+    def _missing(self):
+        """Tell which tomograms are not there."""
         known = pseudosubtomos.frames_by_name(self.inputTomograms.get())[0]
         missing = sorted(set(self._seriesIds()) - set(known))
-        return [str(p) for p in planned.problems if p.severity == "error"] + (
-            ["Tomograms: there are none of %s. Complete the set." % ", ".join(missing)] if missing else [])
+        return ["Tomograms: there are none of %s. Complete the set." % ", ".join(missing)] if missing else []
 
     def _doubts(self):
         if self._fromTables():
