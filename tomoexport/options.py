@@ -243,6 +243,21 @@ class SubtomoOptions(ParticleOptions):
 class SeriesOptions(ParticleOptions):
     """A series of tilt images per particle, dose-ascending, not CTF-corrected, with the pose of every image."""
 
+    reader: str = option("tomodrgn", "Program that will read it", "What tomoDRGN or cryoDRGN cannot take is refused or "
+                         "warned about before the work, and the log says which of its options it needs; none checks "
+                         "nothing.", choices=("tomodrgn", "cryodrgn", "none"))
+    form: str = option("series", "Form", "series: a table with a row for every image, as Warp 1 and M wrote it. "
+                       "optimisation-set: tables of particles and tomograms in WarpTools' form, for particles that all "
+                       "tilts show; the others are left out and listed.", choices=("series", "optimisation-set"))
+    stacks: str = option("particle", "One image stack per", "particle: a file for each. series: one for each tilt "
+                         "series, which makes far fewer files.", choices=("particle", "series"))
+    origins: bool = option(False, "Whole-pixel windows", "Do not shift windows by parts of a pixel: what is left is in "
+                           "rlnOriginX and rlnOriginY, beside the 20 columns. tomoDRGN then needs --source-software "
+                           "warp.", advanced=True)
+    all_columns: bool = option(False, "Keep all columns", "Write the other columns of the particle table after the 20 "
+                               "by which tomoDRGN knows the format; it then needs --source-software warp.",
+                               advanced=True)
+
 
 @dataclass(frozen=True)
 class PseudosubtomoOptions:
