@@ -370,9 +370,40 @@ class DuplicatesOptions:
                          "told by their hashes and not by their names.", kind="input", advanced=True)
 
 
+@dataclass(frozen=True)
+class SelectOptions:
+    """The particles that an analysis of exported image series kept, as a subset of the original ones."""
+
+    tomograms: str = _sizes()
+    particles: str = option("", "Particles STAR", "Table in any dialect whose rows are chosen, as they stand; by "
+                            "default the list that the export left of its particles.", kind="input")
+    exported: str = option("", "Export", "Table of the exported image series: NAME.star, beside which NAME_exported."
+                           "star lists the particles, or that list itself.", kind="input")
+    kept: str = option("", "Kept particles", "What the analysis left: a filtered STAR file (tomoDRGN, cryoDRGN) or an "
+                       "index of particles, .pkl.", kind="input")
+    indexed: str = option("", "Table of the index", "The STAR file that the analysis read, if it was not the export's "
+                          "own but a part of it: an index counts in this.", kind="input")
+    counts: str = option("particles", "The index counts", "particles, in the order of the table, as tomoDRGN and "
+                         "cryoDRGN do for tilt series; or images: a particle is kept if one of its images is.",
+                         choices=("particles", "images"))
+    exclude: bool = option(False, "Exclude these", "Keep all exported particles but these.")
+    tolerance: float = option(10.0, "Tolerance", "Particles of one name that lie farther apart in both tables are an "
+                              "error: the names mean others then. 0 trusts the names.", unit="A", low=0.0, high=1e6,
+                              advanced=True)
+    output: str = _output()
+    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
+                       "folder, ending in .star.")
+    coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
+                                           "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
+                                           high=1000.0)
+    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
+                         "told by their hashes and not by their names.", kind="input", advanced=True)
+
+
 VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
          "series": SeriesOptions, "pseudosubtomo": PseudosubtomoOptions, "average": AverageOptions,
-         "intersect": IntersectOptions, "duplicates": DuplicatesOptions}
+         "intersect": IntersectOptions, "duplicates": DuplicatesOptions,
+         "select": SelectOptions}
 
 
 def flag(name):
