@@ -8,7 +8,8 @@ from .protocol_import_tilt_series import ProtTomoExportImportTiltSeries
 from .protocol_intersect_particles import ProtTomoExportIntersect
 from .protocol_reconstruct_tomograms import ProtTomoExportReconstruct
 from .protocol_remove_duplicates import ProtTomoExportRemoveDuplicates
+from .protocol_select_particles import ProtTomoExportSelect
 
 __all__ = ["ProtTomoExportAverage", "ProtTomoExportImageSeries", "ProtTomoExportImportParticles",
            "ProtTomoExportImportTiltSeries", "ProtTomoExportIntersect", "ProtTomoExportReconstruct",
-           "ProtTomoExportRemoveDuplicates", "ProtTomoExportSubtomos"]
+           "ProtTomoExportRemoveDuplicates", "ProtTomoExportSelect", "ProtTomoExportSubtomos"]

@@ -11,11 +11,13 @@ from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer
 
 from ..protocols import (
     ProtTomoExportAverage,
+    ProtTomoExportImageSeries,
     ProtTomoExportImportParticles,
     ProtTomoExportImportTiltSeries,
     ProtTomoExportIntersect,
     ProtTomoExportReconstruct,
     ProtTomoExportRemoveDuplicates,
+    ProtTomoExportSelect,
     ProtTomoExportSubtomos,
 )
 
@@ -47,7 +49,8 @@ class TomoExportResultsViewer(ProtocolViewer):
 
     _label = "report"
     _targets = [ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
-                ProtTomoExportSubtomos, ProtTomoExportAverage, ProtTomoExportIntersect, ProtTomoExportRemoveDuplicates]
+                ProtTomoExportSubtomos, ProtTomoExportImageSeries, ProtTomoExportAverage, ProtTomoExportIntersect,
+                ProtTomoExportRemoveDuplicates, ProtTomoExportSelect]
     _environments = [DESKTOP_TKINTER]
 
     def _defineParams(self, form):
