@@ -243,6 +243,21 @@ class SubtomoOptions(ParticleOptions):
 class SeriesOptions(ParticleOptions):
     """A series of tilt images per particle, dose-ascending, not CTF-corrected, with the pose of every image."""
 
+    reader: str = option("tomodrgn", "Program that will read it", "What tomoDRGN or cryoDRGN cannot take is refused or "
+                         "warned about before the work, and the log says which of its options it needs; none checks "
+                         "nothing.", choices=("tomodrgn", "cryodrgn", "none"))
+    form: str = option("series", "Form", "series: a table with a row for every image, as Warp 1 and M wrote it. "
+                       "optimisation-set: tables of particles and tomograms in WarpTools' form, for particles that all "
+                       "tilts show; the others are left out and listed.", choices=("series", "optimisation-set"))
+    stacks: str = option("particle", "One image stack per", "particle: a file for each. series: one for each tilt "
+                         "series, which makes far fewer files.", choices=("particle", "series"))
+    origins: bool = option(False, "Whole-pixel windows", "Do not shift windows by parts of a pixel: what is left is in "
+                           "rlnOriginX and rlnOriginY, beside the 20 columns. tomoDRGN then needs --source-software "
+                           "warp.", advanced=True)
+    all_columns: bool = option(False, "Keep all columns", "Write the other columns of the particle table after the 20 "
+                               "by which tomoDRGN knows the format; it then needs --source-software warp.",
+                               advanced=True)
+
 
 @dataclass(frozen=True)
 class PseudosubtomoOptions:
@@ -418,9 +433,40 @@ class DuplicatesOptions:
                          "told by their hashes and not by their names.", kind="input", advanced=True)
 
 
+@dataclass(frozen=True)
+class SelectOptions:
+    """The particles that an analysis of exported image series kept, as a subset of the original ones."""
+
+    tomograms: str = _sizes()
+    particles: str = option("", "Particles STAR", "Table in any dialect whose rows are chosen, as they stand; by "
+                            "default the list that the export left of its particles.", kind="input")
+    exported: str = option("", "Export", "Table of the exported image series: NAME.star, beside which NAME_exported."
+                           "star lists the particles, or that list itself.", kind="input")
+    kept: str = option("", "Kept particles", "What the analysis left: a filtered STAR file (tomoDRGN, cryoDRGN) or an "
+                       "index of particles, .pkl.", kind="input")
+    indexed: str = option("", "Table of the index", "The STAR file that the analysis read, if it was not the export's "
+                          "own but a part of it: an index counts in this.", kind="input")
+    counts: str = option("particles", "The index counts", "particles, in the order of the table, as tomoDRGN and "
+                         "cryoDRGN do for tilt series; or images: a particle is kept if one of its images is.",
+                         choices=("particles", "images"))
+    exclude: bool = option(False, "Exclude these", "Keep all exported particles but these.")
+    tolerance: float = option(10.0, "Tolerance", "Particles of one name that lie farther apart in both tables are an "
+                              "error: the names mean others then. 0 trusts the names.", unit="A", low=0.0, high=1e6,
+                              advanced=True)
+    output: str = _output()
+    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
+                       "folder, ending in .star.")
+    coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
+                                           "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
+                                           high=1000.0)
+    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
+                         "told by their hashes and not by their names.", kind="input", advanced=True)
+
+
 VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
          "series": SeriesOptions, "pseudosubtomo": PseudosubtomoOptions, "particle": ParticleOptions,
-         "average": AverageOptions, "intersect": IntersectOptions, "duplicates": DuplicatesOptions}
+         "average": AverageOptions, "intersect": IntersectOptions, "duplicates": DuplicatesOptions,
+         "select": SelectOptions}
 
 
 def flag(name):

@@ -314,21 +314,24 @@ def add_image_series(particle_set, entries, relative=str):
     ----------
     particle_set : pwem.objects.SetOfParticles
     entries : list of dict
-        What the job recorded of every particle: ``uid``, ``image``, and ``rows``.
+        What the job recorded of every particle: ``uid``, ``image``, ``first``, and ``rows``.
     relative : callable
         Makes paths as sets keep them.
     """
     for entry in entries:
-        for n, row in enumerate(entry["rows"]):
+        for n, row in enumerate(entry["rows"], entry["first"] + 1):
             out = Particle()
-            out.setLocation(n + 1, relative(entry["image"]))
+            out.setLocation(n, relative(entry["image"]))
             out.setSamplingRate(particle_set.getSamplingRate())
             out.setAcquisition(particle_set.getAcquisition())
             ctf = CTFModel()
             ctf.setStandardDefocus(row["defocus_u"], row["defocus_v"], row["defocus_angle"])
             ctf.setPhaseShift(row["phase"])
             out.setCTF(ctf)
-            out.setTransform(Transform(pose(matrix_from_zyz(*row["angles"]))))
+            matrix = pose(matrix_from_zyz(*row["angles"]))
+            # As Scipion's plugin for RELION keeps rlnOriginX/Y, pixels.
+            matrix[:3, 3] = matrix[:3, :3] @ [*row.get("origin", (0.0, 0.0)), 0.0]
+            out.setTransform(Transform(matrix))
             extra.put(out, extra.UID, entry["uid"])
             extra.put(out, extra.DOSE, float(row["dose"]))
             particle_set.append(out)

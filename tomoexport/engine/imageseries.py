@@ -47,7 +47,7 @@ def plan_series(n_tilts, box, backend):
     return SeriesPlan(box, padded, (put(nothing), put(nothing[0].copy())), put(np.ones(shape, np.float32)))
 
 
-def extract_series(stack, plan, position_px, backend):
+def extract_series(stack, plan, position_px, backend, shift=True):
     """Cut out N particles.
 
     Parameters
@@ -58,17 +58,22 @@ def extract_series(stack, plan, position_px, backend):
     position_px : ndarray `(N, T, 2)` float64
         Where each particle is seen, pixels of the images from their corner, yx.
     backend : Backend
+    shift : bool
+        Whether to shift windows by the part of a pixel that is left.
 
     Returns
     -------
     ndarray `(N, T, box, box)` float32
-        Particle at pixel box//2, by a Fourier shift of at most half a pixel; on the device.
+        Particle at pixel box//2, by a Fourier shift of at most half a pixel, or within half a pixel of it; on the
+        device.
     """
     kernels, fft, put, s = implementation(backend), backend.fft, backend.to_device, plan.padded
-    origin, shift = nearest_pixel(position_px, s)
+    if not shift:
+        return kernels.crop(stack, put(nearest_pixel(position_px, plan.box)[0]), plan.box)
+    origin, rest = nearest_pixel(position_px, s)
     data = fft.rfft2(kernels.crop(stack, put(origin), s), axes=(2, 3))
     every = np.ones(data.shape[:2], bool)
-    kernels.modulate(data, *plan.nothing, put(np.zeros(data.shape[:2], np.float32)), put(shift), plan.ones, put(every),
+    kernels.modulate(data, *plan.nothing, put(np.zeros(data.shape[:2], np.float32)), put(rest), plan.ones, put(every),
                      CTF_MODES["none"])
     windows = fft.irfft2(data, s=(s, s), axes=(2, 3), overwrite_x=True)
     return backend.xp.ascontiguousarray(centre_crop(windows, plan.box, (2, 3)))

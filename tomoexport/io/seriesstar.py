@@ -1,4 +1,4 @@
-"""STAR files of particle image series, one row per image, as Warp 1.0.9 writes and tomoDRGN reads them."""
+"""STAR files of particle image series, one row per image, as Warp 1.0.9 writes and tomoDRGN and cryoDRGN read them."""
 
 from dataclasses import dataclass
 
@@ -13,24 +13,48 @@ COLUMNS = ("rlnMagnification", "rlnDetectorPixelSize", "rlnVoltage", "rlnSpheric
            "rlnPhaseShift", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnImageName", "rlnMicrographName",
            "rlnCoordinateX", "rlnCoordinateY", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnCtfBfactor",
            "rlnCtfScalefactor", "rlnRandomSubset", "rlnGroupName")
+#: Columns of windows that were cut at whole pixels.
+ORIGINS = ("rlnOriginX", "rlnOriginY")
 _NOTE = ("One row per tilt image of each particle, by ascending dose; bright particles, not multiplied by the CTF.\n"
          "rlnCtfBfactor is -4 times the dose up to and including the exposure, as Warp writes it: RELION, where decay\n"
          "has a positive sign, would amplify by it.")
 
 
-def write_image_series(path, rows, pixel_size):
+def write_image_series(path, rows, pixel_size, extra=None):
     """Write the table of all images of all particles.
 
     Parameters
     ----------
     path : str
     rows : list of dict
+        As for `image_columns`.
+    pixel_size : float
+        Angstrom.
+    extra : dict of str to sequence, optional
+        Further columns, N values each; they come after all others.
+    """
+    star.write(path, [star.Table.from_columns("", dict(image_columns(rows, pixel_size), **(extra or {})))],
+               comment=_NOTE)
+
+
+def image_columns(rows, pixel_size):
+    """The columns of a table of images.
+
+    Parameters
+    ----------
+    rows : list of dict
         One per image: ``optics`` (Optics), ``phase`` and ``defocus_angle`` (degrees), ``defocus_u``, ``defocus_v``
         (angstrom, at the particle), ``image``, ``micrograph``, ``xy`` (pixels of the image from its corner), ``angles``
         (rot, tilt, psi, degrees, of the projection), ``dose`` (e/A^2, with the exposure), ``scale``, ``subset``,
-        ``group``.
+        ``group`` and, in all of them or in none, ``origin`` (pixels, xy: what moves the particle to the window's
+        centre).
     pixel_size : float
         Angstrom.
+
+    Returns
+    -------
+    dict of str to sequence
+        `COLUMNS` and, where rows have it, `ORIGINS`.
     """
     count = len(rows)
     column = lambda name: [row[name] for row in rows]  # noqa: E731
@@ -40,7 +64,10 @@ def write_image_series(path, rows, pixel_size):
               column("phase"), column("defocus_u"), column("defocus_v"), column("defocus_angle"), column("image"),
               column("micrograph"), *xy.T, *angles.T, [-4.0 * d for d in column("dose")], column("scale"),
               column("subset"), column("group")]
-    star.write(path, [star.Table.from_columns("", dict(zip(COLUMNS, values)))], comment=_NOTE)
+    columns = dict(zip(COLUMNS, values))
+    if rows and "origin" in rows[0]:
+        columns.update(zip(ORIGINS, zip(*column("origin"))))
+    return columns
 
 
 @dataclass(frozen=True, eq=False)

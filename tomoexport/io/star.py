@@ -9,7 +9,7 @@ and lines that emtable would misread reach it masked.
 import os
 import re
 from array import array
-from itertools import chain
+from itertools import chain, count
 
 import emtable
 import numpy as np
@@ -537,7 +537,8 @@ def write(path, tables, comment=""):
                 for row in rows:
                     writer.writeSingleRow(emtable.Table(columns=table.columns).Row(*row))
                 continue
-            writer.writeHeader([emtable.Table.Column(column) for column in table.columns])
+            # Numbered as RELION and Warp do it; some readers rely on the blank and the number after the label.
+            writer.writeHeader([emtable.Table.Column("%s #%d" % label) for label in zip(table.columns, count(1))])
             for row in rows:
                 writer.writeRowValues(row)
             writer.writeNewline()

@@ -223,7 +223,7 @@ def identity(series):
 # the table at the end depends on.
 _NO_SETTINGS = ("output", "device", "threads", "memory", "tomograms", "particles", "coordinates_pixel_size",
                 "normalized", "centre", "allow_loss", "star", "format", "relative_paths", "per_series", "source",
-                "motion", "species", "optimisation_set")
+                "motion", "species", "optimisation_set", "reader", "all_columns")
 
 
 def settings(options):

@@ -10,8 +10,9 @@ from .protocol_intersect_particles import ProtTomoExportIntersect
 from .protocol_reconstruct_particle import ProtTomoExportReconstructParticle
 from .protocol_reconstruct_tomograms import ProtTomoExportReconstruct
 from .protocol_remove_duplicates import ProtTomoExportRemoveDuplicates
+from .protocol_select_particles import ProtTomoExportSelect
 
 __all__ = ["ProtTomoExportAverage", "ProtTomoExportImageSeries", "ProtTomoExportImportParticles",
            "ProtTomoExportImportTiltSeries", "ProtTomoExportIntersect", "ProtTomoExportPseudoSubtomos",
            "ProtTomoExportReconstruct", "ProtTomoExportReconstructParticle", "ProtTomoExportRemoveDuplicates",
-           "ProtTomoExportSubtomos"]
+           "ProtTomoExportSelect", "ProtTomoExportSubtomos"]

@@ -11,12 +11,15 @@ from pyworkflow.viewer import DESKTOP_TKINTER, ProtocolViewer
 
 from ..protocols import (
     ProtTomoExportAverage,
+    ProtTomoExportImageSeries,
     ProtTomoExportImportParticles,
     ProtTomoExportImportTiltSeries,
     ProtTomoExportIntersect,
     ProtTomoExportPseudoSubtomos,
     ProtTomoExportReconstruct,
+    ProtTomoExportReconstructParticle,
     ProtTomoExportRemoveDuplicates,
+    ProtTomoExportSelect,
     ProtTomoExportSubtomos,
 )
 
@@ -48,8 +51,9 @@ class TomoExportResultsViewer(ProtocolViewer):
 
     _label = "report"
     _targets = [ProtTomoExportImportTiltSeries, ProtTomoExportReconstruct, ProtTomoExportImportParticles,
-                ProtTomoExportSubtomos, ProtTomoExportPseudoSubtomos, ProtTomoExportAverage, ProtTomoExportIntersect,
-                ProtTomoExportRemoveDuplicates]
+                ProtTomoExportSubtomos, ProtTomoExportImageSeries, ProtTomoExportPseudoSubtomos, ProtTomoExportAverage,
+                ProtTomoExportReconstructParticle, ProtTomoExportIntersect, ProtTomoExportRemoveDuplicates,
+                ProtTomoExportSelect]
     _environments = [DESKTOP_TKINTER]
 
     def _defineParams(self, form):

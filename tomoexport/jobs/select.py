@@ -1,0 +1,129 @@
+"""Select the particles that an analysis of exported image series kept."""
+
+import csv
+import io
+import os
+
+import numpy as np
+
+from ..errors import InputError
+from ..io import particlerows
+from ..io.atomic import write_text
+from ..io.exportedparticles import path_beside, read_exported, read_kept
+from ..io.manifest import fingerprint
+from ..options import to_dict
+from .plan import PROCESS_BYTES, Plan, Problem, Unit
+from .sets import inputs, protect, read, read_series
+
+
+def plan(options, only=None):
+    """Plan the selection.
+
+    Parameters
+    ----------
+    options : SelectOptions
+    only : list of str, optional
+        Not used: there is one unit.
+
+    Returns
+    -------
+    plan.Plan
+        One unit, 'select'.
+
+    Raises
+    ------
+    InputError
+        If a file is not named or cannot be read, or what it names is not of this export.
+    """
+    for flag, path, remedy in (("--exported", options.exported, "Name the table of the exported images"),
+                               ("--kept", options.kept, "Name a filtered STAR file, or an index (.pkl)")):
+        if not path:
+            raise InputError(flag, "no file is given", remedy)
+    exported, groups = read_exported(options.exported)
+    indexed = options.indexed or options.exported
+    kept = read_kept(options.kept, indexed, options.counts)
+    foreign = [name for name in kept if name not in set(groups)]
+    if foreign:
+        raise InputError(options.kept, "%d of its %d particles are not of this export, as %s" % (
+            len(foreign), len(kept), foreign[0]), "Name the export that was analysed")
+    chosen = np.isin(groups, kept) != options.exclude
+    if not chosen.any():
+        raise InputError(options.kept, "no particle is left", "Keep some")
+    series, source = read_series(options), options.particles or path_beside(options.exported)
+    particles, notes = read("--particles", source, series, options.coordinates_pixel_size, options.source)
+    names = [exported.uid[i] for i in np.flatnonzero(chosen)]
+    rows = _rows(options, source, particles, exported.select(chosen), names)
+    files = inputs(options, list(dict.fromkeys([source, path_beside(options.exported), options.kept, indexed])))
+    problems = [Problem("warning", source, note) for note in notes] + protect(options, files)
+    unit = Unit("select", work=dict(
+        source=source, rows=sorted(rows), listed=list(zip(groups, exported.uid, chosen)),
+        facts={"particles": "%d of %d" % (len(rows), len(particles)),
+               "exported": len(groups), "kept" if not options.exclude else "excluded": len(kept)}))
+    unit.inputs = files
+    unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k != "output"}, unit.inputs)
+    unit.disk_bytes = 2 * os.path.getsize(source)
+    return Plan("select", options, [unit], problems, memory_bytes=PROCESS_BYTES + 10 * os.path.getsize(source))
+
+
+def _rows(options, source, particles, exported, names):
+    """Rows of the table that have these names, each where it was when it was exported."""
+    row = {uid: i for i, uid in enumerate(particles.uid)}
+    missing = [name for name in names if name not in row]
+    if missing:
+        raise InputError(source, "%d of the %d chosen particles are not in it, as %s" % (
+            len(missing), len(names), missing[0]), "Give the particles that were exported, and the same --tomograms")
+    rows = [row[name] for name in names]
+    away = np.linalg.norm(particles.position[rows] - exported.position, axis=1)
+    if options.tolerance and away.max() > options.tolerance:
+        worst = int(away.argmax())
+        raise InputError(source, "particle %s lies %.4g A from where it was exported (%d lie more than %g A away)" % (
+            names[worst], away[worst], (away > options.tolerance).sum(), options.tolerance),
+            "Give the particles that were exported; if these are the same after a refinement, --tolerance 0")
+    return rows
+
+
+def execute(unit, options, backend):
+    """Write which particles were chosen, and then their rows, as they stand.
+
+    Parameters
+    ----------
+    unit : plan.Unit
+    options : SelectOptions
+    backend : Backend
+        Not used.
+
+    Returns
+    -------
+    dict
+        Plain values: ``kept`` and ``removed``, numbers of exported particles; ``star``; ``report``; ``notes``;
+        ``files``.
+    """
+    listed = unit.work["listed"]
+    report = os.path.join(options.output, "report", "selection.csv")
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["group", "particle", "kept"])
+    table.writerows([group, uid, int(kept)] for group, uid, kept in listed)
+    write_text(report, text.getvalue())
+    path = os.path.join(options.output, options.star)
+    particlerows.write_rows(path, unit.work["source"], unit.work["rows"])
+    kept = int(sum(bool(one[2]) for one in listed))
+    return {"kept": kept, "removed": len(listed) - kept, "star": path, "report": report, "notes": [],
+            "files": [report, path]}
+
+
+def collect(options, results):
+    """Say how many particles were chosen; nothing is left to do after the one unit.
+
+    Parameters
+    ----------
+    options : SelectOptions
+    results : list of dict
+        As `execute` returned them.
+
+    Returns
+    -------
+    dict
+        ``star`` (path), ``kept`` and ``removed``, numbers.
+    """
+    return {name: results[0][name] for name in ("star", "kept", "removed")}

@@ -1,0 +1,103 @@
+"""Back from heterogeneity analysis: the particles that it kept, as a subset of a set."""
+
+import os
+
+from pwem.objects import SetOfParticles
+from pyworkflow.protocol import FileParam, PointerParam
+from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
+
+from ..convert import attributes, subsets
+from ..io.exportedparticles import path_beside
+from .form import addCompute, addOptions, optionValues
+from .protocol_base import ProtTomoExportBase
+
+
+class ProtTomoExportSelect(ProtTomoExportBase):
+    """Select the particles that tomoDRGN or cryoDRGN kept.
+
+    What an analysis of exported image series left, a filtered STAR file or an index (.pkl), chooses particles of the
+    set that was exported. The output is of the same kind, with all that its particles had before.
+    """
+
+    _label = "select particles (tomoDRGN / cryoDRGN)"
+    _possibleOutputs = {"Coordinates": SetOfCoordinates3D, "Subtomograms": SetOfSubTomograms}
+    VERB = "select"
+
+    # -------------------------- DEFINE param functions -----------------------
+    def _defineParams(self, form):
+        form.addSection("Input")
+        form.addParam("inputParticles", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms",
+                      important=True, label="Particles", help="The set whose images were exported: coordinates, "
+                      "sub-tomograms or pseudo-subtomograms.")
+        form.addParam("inputSeries", PointerParam, pointerClass="SetOfParticles", important=True,
+                      label="Exported images", help="The images that were exported for tomoDRGN / cryoDRGN.")
+        form.addParam("keptFile", FileParam, important=True, label="Kept particles", help="What the analysis left: a "
+                      "filtered STAR file (tomoDRGN, cryoDRGN) or an index of particles, .pkl.")
+        form.addParam("indexedFile", FileParam, label="Table of the index", help="The STAR file that the analysis "
+                      "read, if it was not the export's own but a part of it: an index counts in this.")
+        addOptions(form, self.VERB, "counts", "exclude", "tolerance")
+        addOptions(form, "subtomo", "centre")
+        addCompute(form, self.VERB, threads=1)
+
+    # -------------------------- INSERT steps functions -----------------------
+    def _insertAllSteps(self):
+        key = self._key()
+        first = self._insertFunctionStep(self.convertInputStep, key, prerequisites=[], needsGPU=False)
+        second = self._insertFunctionStep(self.selectStep, key, prerequisites=[first], needsGPU=False)
+        self._insertFunctionStep(self.createOutputStep, key, prerequisites=[second], needsGPU=False)
+
+    # --------------------------- STEPS functions -----------------------------
+    def convertInputStep(self, key):
+        """Write the table of the particles."""
+        subsets.write_table(self._getExtraPath("input", "particles.star"), self.inputParticles.get(), self._centre())
+
+    def selectStep(self, key):
+        """Run the job; the files that it must leave are checked."""
+        self._runJob(self._job(), "select")
+        return [self._getExtraPath("particles.star"), self._getExtraPath("report", "selection.csv")]
+
+    def _jobInputs(self):
+        paths = {"particles": self._getExtraPath("input", "particles.star"), "exported": self._exported(),
+                 "kept": self.keptFile.get()}
+        return dict(paths, indexed=self.indexedFile.get()) if self.indexedFile.get() else paths
+
+    def createOutputStep(self, key):
+        """Make the output of copies of the items that were chosen."""
+        items = self.inputParticles.get()
+        isVolumes = isinstance(items, SetOfSubTomograms)
+        if isVolumes:
+            # Pseudo-subtomograms of other plugins are sub-tomograms of a class of their own, and stay that.
+            output = self._createSet(type(items), "subtomograms%s.sqlite", "")
+            output.copyInfo(items)
+        else:
+            output = self._createSetOfCoordinates3D(items.getPrecedents())
+            subsets.like(output, items)
+        subsets.copy_items(output, items, subsets.kept(self._getExtraPath("particles.star")), self._centre())
+        self._addOutput("Subtomograms" if isVolumes else "Coordinates", output, self.inputParticles, self.inputSeries)
+
+    # --------------------------- UTILS functions -----------------------------
+    def _centre(self):
+        return optionValues(self, "subtomo")["centre"]
+
+    def _exported(self):
+        """Return the table that the export left; an empty text if there is none."""
+        return attributes.take(self.inputSeries.get(), attributes.STAR, "")
+
+    # --------------------------- INFO functions ------------------------------
+    def _checkInputs(self):
+        table = self._exported()
+        if not isinstance(self.inputSeries.get(), SetOfParticles) or not table or not os.path.isfile(
+                path_beside(table)):
+            return ["Exported images: they were not exported with this plugin, or their table is gone. Choose the "
+                    "output of an export for tomoDRGN / cryoDRGN."]
+        return ["%s: there is no such file. Choose what the analysis left." % path for path in (
+            self.keptFile.get(), self.indexedFile.get()) if path and not os.path.isfile(path)]
+
+    def _outputLines(self):
+        result = self._readJson(self._getExtraPath("results", "select.json"))
+        lines = ["%d of %d exported particles were selected" % (result["kept"], result["kept"] + result["removed"]),
+                 "by %s" % self.keptFile.get()] if "kept" in result else []
+        return super()._outputLines() + lines
+
+    def _methods(self):
+        return ["The particles that an analysis of heterogeneity kept were selected with tomoexport."]
