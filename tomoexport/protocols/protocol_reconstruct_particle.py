@@ -3,6 +3,7 @@
 from pwem.objects import SetOfFSCs
 from tomo.objects import AverageSubTomogram, SetOfTiltSeries
 
+from ..engine.symmetry import point_group
 from ..io import mrc
 from .protocol_extract_pseudosubtomos import ProtTomoExportPseudoSubtomos
 from .protocol_series import FAILED
@@ -40,6 +41,13 @@ class ProtTomoExportReconstructParticle(ProtTomoExportPseudoSubtomos):
     # --------------------------- INFO functions ------------------------------
     def _missing(self):
         return []
+
+    def _checkInputs(self):
+        values = self._optionValues()
+        point_group(values["symmetry"])
+        if values["reference"]:
+            mrc.read_header(values["reference"])
+        return super()._checkInputs()
 
     def _outputLines(self):
         return super()._outputLines() + self._resolutionLines(self._getExtraPath("map.json"))
