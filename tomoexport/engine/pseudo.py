@@ -60,7 +60,7 @@ class PseudoPlan:
     whitening: object
 
 
-def dose_weight(dose, k):
+def dose_weight(dose, k, bfactor=0.0):
     """What is left of a frequency after a dose.
 
     Parameters
@@ -69,6 +69,8 @@ def dose_weight(dose, k):
         e/A^2, before the exposure.
     k : ndarray
         1/A; broadcasts with the dose.
+    bfactor : float
+        A^2 per e/A^2; above 0 it rules instead of the curve of critical exposures.
 
     Returns
     -------
@@ -77,14 +79,17 @@ def dose_weight(dose, k):
 
     Notes
     -----
-    ``exp(-dose / (2 Ne))`` with ``Ne = 0.245 k^-1.665 + 2.81``: Grant and Grigorieff, eLife 4 (2015) e06980.
+    ``exp(-dose / (2 Ne))`` with ``Ne = 0.245 k^-1.665 + 2.81``: Grant and Grigorieff, eLife 4 (2015) e06980. Otherwise
+    ``exp(-B dose k^2 / 4)``.
     """
+    if bfactor > 0:
+        return np.exp(-0.25 * bfactor * np.asarray(dose) * np.asarray(k) ** 2)
     k = np.maximum(k, 1e-9)
     return np.exp(-0.5 * np.asarray(dose) / (0.245 * k ** -1.665 + 2.81))
 
 
 def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.0, invert=True, circle=True,
-                precrop=False, whitening=None):
+                precrop=False, whitening=None, bfactor=0.0):
     """Prepare what all particles of one tilt series share.
 
     Parameters
@@ -110,6 +115,8 @@ def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.
         Level and mask them as they are cut, too, by the largest circle that they hold.
     whitening : ndarray `(T, box, box//2+1)`, optional
         As `whitening_filter` gives it.
+    bfactor : float
+        As `dose_weight`.
 
     Returns
     -------
@@ -126,10 +133,10 @@ def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.
         phase, slope = ctf.coefficients(kx, ky)
         phase, slope = (phase - np.rint(phase)).astype(np.float32), slope.astype(np.float32)
         scale = np.ones(geometry.n_tilts) if ctf.scale is None else ctf.scale
-        weight = dose_weight(geometry.dose[:, None, None], k) * scale[:, None, None]
+        weight = dose_weight(geometry.dose[:, None, None], k, bfactor) * scale[:, None, None]
         weight *= np.exp(-0.25 * ctf.bfactor[:, None, None] * k ** 2)
         radius = np.arange(box // 2 + 1)
-        faint = dose_weight(geometry.dose[:, None], radius / (box * pixel_size)) <= FAINT
+        faint = dose_weight(geometry.dose[:, None], radius / (box * pixel_size), bfactor) <= FAINT
         limit = np.where(faint.any(axis=1), faint.argmax(axis=1) - 1.0, limit)
     put = backend.to_device
     return PseudoPlan(box, crop, int(np.floor(ratio * box + 0.5)), float(ratio), float(binning),

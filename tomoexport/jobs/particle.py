@@ -148,7 +148,7 @@ def execute(unit, options, backend):
         series, inner, workers_that_fit(room, needs.shared, needs.reader, backend.threads),
         Progress(unit.name + " reading", g.n_tilts, "tilts"))
     shared = pseudosubtomo.shared_plan(series, images, inner, backend)
-    place, depth = pseudosubtomo.seen_at(particles, unit.work["exposures"], g, images, pixel)
+    place, depth = pseudosubtomo.seen_at(particles, unit.work["exposures"], series, images, pixel)
     matrix = g.project(particles.position, particles.rotation).matrix
     progress, step = Progress(unit.name, int(kept.sum()), "particles"), batch(g.n_tilts, b)
     sums = [_empty(b) for _ in (0, 1)]

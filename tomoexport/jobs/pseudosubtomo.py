@@ -98,7 +98,7 @@ def read_inputs(options, only):
     if isinstance(particles.trajectory, Trajectory):
         raise InputError(options.particles, "its particles turn while they are exposed, which RELION has no place for",
                          "Use tomoexport subtomo or series, which follow M's trajectories")
-    for label in ("rlnOddZernike", "rlnBeamTiltX", "rlnBeamTiltY"):
+    for label in ("rlnOddZernike", "rlnEvenZernike", "rlnBeamTiltX", "rlnBeamTiltY"):
         if any(value.strip("[]0., ") for value in particles.extra.get(label, ())):
             raise InputError(options.particles, "%s is not taken into account" % label,
                              "Extract with RELION, or remove the column")
@@ -168,6 +168,11 @@ def plan(options, only=None):
             unit.error = Problem("failed", one.ts_id, "%s is not taken into account" % strange,
                                  "Extract this series with RELION, or remove the column")
             problems.append(unit.error)
+        try:
+            factors(one)
+        except UnitError as error:
+            unit.error = Problem("failed", error.item, error.cause, error.remedy)
+            problems.append(unit.error)
     problems += [Problem("warning", "particles", note) for note in notes]
     complete = {one.ts_id: one.geometry for one in series}
     out, room, threads = Plan("pseudosubtomo", options, units, problems), budget(options), options.threads
@@ -195,7 +200,8 @@ def plan(options, only=None):
             problems.append(Problem("error", unit.name, "one particle at a time needs %s of memory, %s are allowed" % (
                 size(needs.least), size(room)), "Allow more with --memory, or take a smaller box"))
         out.memory_bytes = max(out.memory_bytes, needs.peak(room, threads or available_cores()))
-        unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid), own.position.tolist(),
+        unit.fingerprint = fingerprint(settings(options), identity(unit.series), factors(unit.series), list(own.uid),
+                                       own.position.tolist(),
                                        _box_rotation(own).tolist(), [a.tolist() for a in places(own, exposures, g)])
     if units and not any(unit.error for unit in units) and not any(unit.work["kept"].any() for unit in units):
         problems.append(Problem("warning" if options.only_project else "error", options.particles,
@@ -206,12 +212,37 @@ def plan(options, only=None):
 
 def _not_honoured(series):
     """A column that changes what RELION extracts, and nothing here; empty if there is none."""
-    for label, plain in (("rlnTomoDefocusSlope", 1.0), ("rlnCtfBfactorPerElectronDose", 0.0)):
-        text = series.tomo_extra.get(label, "")
-        if text and float(text) != plain:
-            return label
     return next((label for label in list(series.tomo_extra) + list(series.extra)
                  if label.startswith("rlnTomoDeformation")), "")
+
+
+def factors(series):
+    """What RELION's table of tomograms says of how its CTFs change.
+
+    Parameters
+    ----------
+    series : TiltSeries
+
+    Returns
+    -------
+    slope : float
+        Change of defocus with depth: rlnTomoDefocusSlope, 1 where there is none.
+    bfactor : float
+        A^2 per e/A^2: rlnCtfBfactorPerElectronDose, 0 where there is none.
+
+    Raises
+    ------
+    UnitError
+        If one is no number.
+    """
+    found = []
+    for label, plain in (("rlnTomoDefocusSlope", 1.0), ("rlnCtfBfactorPerElectronDose", 0.0)):
+        text = series.tomo_extra.get(label, "")
+        try:
+            found.append(float(text) if text else plain)
+        except ValueError:
+            raise UnitError(series.ts_id, "%s is %r" % (label, text), "Correct the table of tomograms") from None
+    return tuple(found)
 
 
 def memory_needs(unit, options):
@@ -376,10 +407,10 @@ def shared_plan(series, images, options, backend):
     return plan_pseudo(g, series.ctf if options.ctf else None, options.box, crop(options),
                        options.binning * g.pixel_size, options.binning, backend,
                        options.binning if options.exact else 1.0, options.invert, options.circle, options.precrop,
-                       whitening)
+                       whitening, factors(series)[1])
 
 
-def seen_at(particles, exposures, geometry, images, pixel):
+def seen_at(particles, exposures, series, images, pixel):
     """Where particles are seen, and how deep they lie.
 
     Parameters
@@ -387,7 +418,7 @@ def seen_at(particles, exposures, geometry, images, pixel):
     particles : ParticleSet
     exposures : (ndarray, ndarray)
         Dose before every exposure of the series, excluded ones too, and their numbers.
-    geometry : TiltSeriesGeometry
+    series : TiltSeries
     images : ndarray `(T, h, w)`
     pixel : ndarray `(2,)`
         As `tilt_images` gives them.
@@ -399,10 +430,11 @@ def seen_at(particles, exposures, geometry, images, pixel):
     depth : ndarray `(N, T)`
         Angstrom added to the defocus.
     """
-    found = geometry.project(places(particles, exposures, geometry)[0])
+    g = series.geometry
+    found = g.project(places(particles, exposures, g)[0])
     place = (found.xy / pixel[::-1] + np.array(images.shape[:0:-1]) // 2)[..., ::-1]
     # A trajectory moves the image point and leaves the defocus, as in RELION.
-    return place, geometry.hand * geometry.project(particles.position).depth
+    return place, g.hand * factors(series)[0] * g.project(particles.position).depth
 
 
 def execute(unit, options, backend):
@@ -454,7 +486,7 @@ def execute(unit, options, backend):
                             Progress(unit.name + " reading", g.n_tilts, "tilts"))
     output_pixel = options.binning * g.pixel_size
     shared = shared_plan(series, images, options, backend)
-    place, depth = seen_at(particles, unit.work["exposures"], g, images, pixel)
+    place, depth = seen_at(particles, unit.work["exposures"], series, images, pixel)
     matrix = g.project(particles.position, particles.rotation if options.apply_orientations
                        else _box_rotation(particles)).matrix
     axes = None
@@ -557,8 +589,15 @@ def collect(options, results):
 
 
 def _relions(options, series):
-    """A table of tomograms that RELION 5 can read: the one that was given or, for other programs', one of our own."""
+    """A table of tomograms that RELION 5 can read: the one that was given or one of our own.
+
+    RELION looks for what tables name from where it runs, which is taken for the folder that we run in.
+    """
     if not os.path.isdir(options.tomograms) and options.tomograms.endswith(".star"):
-        if any(block.has("rlnTomoTiltSeriesStarFile") for block in star.read(options.tomograms)):
+        tables = [block.text("rlnTomoTiltSeriesStarFile") for block in star.read(options.tomograms)
+                  if block.has("rlnTomoTiltSeriesStarFile")]
+        if tables and all(os.path.exists(path) for path in tables[0]) and all(
+                os.path.exists(image.rpartition("@")[2]) for path in tables[0] for block in star.read(path)
+                if block.has("rlnMicrographName") for image in set(block.text("rlnMicrographName"))):
             return options.tomograms
     return str(relion5.write_project(options.output, series, paths="absolute"))

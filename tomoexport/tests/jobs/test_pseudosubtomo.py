@@ -225,11 +225,11 @@ def test_inputs_are_not_overwritten(tiny, tmp_path):
 
 def test_what_is_not_taken_into_account_is_refused(tiny, tmp_path):
     series = relion5.read_project(tiny["tomograms"])
-    one = replace(series[0], tomo_extra=dict(series[0].tomo_extra, rlnTomoDefocusSlope="0.5"))
-    table = relion5.write_project(str(tmp_path / "slope"), [one] + series[1:], paths="absolute")
-    values = dict(tiny, tomograms=str(table), output=str(tmp_path / "out"))
-    out = runner.run({"verb": "pseudosubtomo", "options": values})
-    assert out["failed"] == ["TS_01"] and "rlnTomoDefocusSlope" in out["results"][0]["error"]
+    for label, value in (("rlnTomoDeformationType", "spline"), ("rlnTomoDefocusSlope", "steep")):
+        changed = [replace(one, tomo_extra=dict(one.tomo_extra, **{label: value})) for one in series]
+        table = relion5.write_project(str(tmp_path / label), changed, paths="absolute")
+        with pytest.raises(InputError, match="TS_01: %s is" % label):
+            extract(tmp_path / "out" / label, **dict(tiny, tomograms=str(table)))
     particles, _ = particlestar.read_particles(tiny["particles"], series)
     moving = Trajectory(np.repeat(particles.position[:, None], 2, 1), particles.rotation[:, None])
     species.write_species(str(tmp_path / "m.star"), replace(particles, trajectory=moving), series)
@@ -315,3 +315,41 @@ def test_projecting_does_not_stand_for_an_extraction(tiny, tmp_path):
     assert (tmp_path / "out" / "projected" / "TS_01.csv").read_bytes() == before
     names = star.read(collected["star"]).table("particles").text("rlnImageName")
     assert len(names) == collected["kept"] and all(map(os.path.exists, names))
+
+
+def test_slope_and_bfactor_of_the_table_rule_the_ctf(tiny, tmp_path):
+    """A slope of 0 is a hand of 0: all particles have the defocus of the centre. The B factor is the dose's."""
+    from tomoexport.engine.pseudo import dose_weight
+    series = relion5.read_project(tiny["tomograms"])
+    assert dose_weight(20.0, np.array([0.1]), 4.0)[0] == pytest.approx(np.exp(-0.25 * 4 * 20 * 0.01))
+
+    def stacks(name, tables):
+        table = relion5.write_project(str(tmp_path / name), tables, paths="absolute")
+        written = star.read(extract(tmp_path / (name + "_out"), **dict(tiny, tomograms=str(table)))["star"])
+        return np.concatenate([mrc.read_volume(p)[0] for p in written.table("particles").text("rlnImageName")])
+
+    def with_labels(**labels):
+        return [replace(one, tomo_extra=dict(one.tomo_extra, **labels)) for one in series]
+
+    plain, level = stacks("plain", series), stacks("level", with_labels(rlnTomoDefocusSlope="0"))
+    assert rms(level, plain) > 5e-4
+    assert np.array_equal(stacks("one", with_labels(rlnTomoDefocusSlope="1.0")), plain)
+    # The other hand changes the defocus by the opposite: a slope of -1 undoes it.
+    flipped = [replace(one, geometry=one.geometry.replace(hand=-one.geometry.hand)) for one in
+               with_labels(rlnTomoDefocusSlope="-1")]
+    assert rms(stacks("flipped", flipped), plain) < 1e-5
+    assert rms(stacks("decay", with_labels(rlnCtfBfactorPerElectronDose="40")), plain) > 5e-3
+    assert np.array_equal(stacks("none", with_labels(rlnCtfBfactorPerElectronDose="0.0")), plain)
+
+
+def test_tables_that_relion_would_not_find_are_written_anew(tiny, tmp_path, monkeypatch):
+    """Paths that count from the table's folder, as simulate writes them: RELION finds them from there alone."""
+    given = os.path.abspath(tiny["tomograms"])
+    for name, folder in (("there", os.path.dirname(given)), ("elsewhere", str(tmp_path))):
+        monkeypatch.chdir(folder)
+        out = extract(tmp_path / name, **dict(tiny, tomograms=given, particles=os.path.abspath(tiny["particles"])))
+        table = next(iter(star.read(out["optimisation_set"]))).text("rlnTomoTomogramsFile")[0]
+        assert os.path.samefile(table, given) == (name == "there")
+        for path in star.read(table).table("global").text("rlnTomoTiltSeriesStarFile"):
+            images = next(iter(star.read(path))).text("rlnMicrographName")
+            assert all(os.path.exists(image.rpartition("@")[2]) for image in images)
