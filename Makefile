@@ -13,7 +13,7 @@ RUNNER := $(TESTS)/test_scipion_runner.py
 RUN := VENV=$(VENV) tools/with-env
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test38 test-engine lint bench clean
+.PHONY: help env demo test test38 test-engine test-cryodrgn lint bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -37,6 +37,10 @@ test-engine:  ## everything that needs no Scipion, without Scipion, on numpy 2
 	@PYTHON=$(PYTHON_ENGINE) STACK=engine tools/environment.sh .venv-engine 3.12 3.11 3.10
 	@VENV=.venv-engine tools/with-env python -m pytest $(PYTEST)
 
+test-cryodrgn: env  ## cryoDRGN reads what we write; the program has an environment of its own (.venv-cryodrgn)
+	@PYTHON=$(PYTHON_CRYODRGN) STACK=cryodrgn tools/environment.sh .venv-cryodrgn 3.11
+	@TOMOEXPORT_CRYODRGN="$(CURDIR)/.venv-cryodrgn" $(RUN) python -m pytest -m cryodrgn $(TESTS)/readers $(PYTEST)
+
 lint: env  ## ruff
 	@$(RUN) python -m ruff check --output-format concise .
 
@@ -49,5 +53,5 @@ bench:  ## compare with warpylib on this computer; times of all stages; scaling 
 	@$(RUN) python benchmarks/plot_scaling.py
 
 clean:  ## remove the environments, the demo's data, picture and Scipion project, and what tests left
-	rm -rf .venv .venv38 .venv-engine .scipion demo .pytest_cache .ruff_cache build dist *.egg-info benchmarks/.peer-venv benchmarks/.timing
+	rm -rf .venv .venv38 .venv-engine .venv-cryodrgn .scipion demo .pytest_cache .ruff_cache build dist *.egg-info benchmarks/.peer-venv benchmarks/.timing
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

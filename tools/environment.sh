@@ -4,6 +4,7 @@
 #     tools/environment.sh --find [VERSION...]     only print the Python that would be taken
 # VERSION: which Python versions will do, best first. PYTHON=/path/to/python overrides the search.
 # STACK=engine leaves Scipion out and takes the newest numpy: engine, io, jobs and the command line need no more.
+# STACK=cryodrgn holds the program cryodrgn and nothing of this project: tests call it as a process.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -88,10 +89,13 @@ if [ "$venv" = --find ]; then
     exit
 fi
 
+# Print the file of versions.
+versions_of() { if [ "$stack" = cryodrgn ]; then echo requirements/cryodrgn.txt; else echo "requirements/py$1.txt"; fi; }
+
 # One line says what an environment was made from: same line, nothing to do.
 stamp_of() {
     printf '%s %s %s ' "$root" "$stack" "$1"
-    cat setup.py pyproject.toml tools/environment.sh "requirements/py$1.txt" | cksum
+    { [ "$stack" = cryodrgn ] || cat setup.py pyproject.toml; cat tools/environment.sh "$(versions_of "$1")"; } | cksum
 }
 
 if [ -z "${PYTHON:-}" ] && [ -x "$venv/bin/python" ] && [ -f "$venv/.stamp" ]; then
@@ -119,15 +123,21 @@ else
     find_python
 fi
 version=$(version_of "$python")
-constraints=requirements/py$version.txt
+constraints=$(versions_of "$version")
 
-say "Making $venv with $python (Python $version): a minute or two, up to 1.2 GB."
+size=1.2
+[ "$stack" = cryodrgn ] && size=2.5
+say "Making $venv with $python (Python $version): a minute or two, up to $size GB."
 "$python" -m venv --clear "$venv"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip install -qq -c "$constraints" pip setuptools wheel
 if [ "$stack" = engine ]; then
     pip install -qq "numpy>=2" scipy ducc0 mrcfile emtable numba matplotlib pytest
     pip install -qq --no-build-isolation --no-deps -e .
+elif [ "$stack" = cryodrgn ]; then
+    # torch first and alone: its build for the CPU where pip is told of one (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL).
+    pip install -qq -c "$constraints" torch
+    pip install -qq -c "$constraints" cryodrgn
 else
     pip install -qq -c "$constraints" scipion-app
     pip install -qq -c "$constraints" --no-build-isolation -e ".[test,dev]"

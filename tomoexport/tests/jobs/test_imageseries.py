@@ -1,8 +1,6 @@
 """Image series of particles: what the table says of an image is what the image shows."""
 
 import os
-import shutil
-import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -109,26 +107,6 @@ def test_coordinates_are_those_in_the_binned_image(data, plain):
         rows = [i for i, group in enumerate(table.text("rlnGroupName")) if group.startswith(name)]
         xy = np.stack([table.float("rlnCoordinate" + a)[rows] for a in "XY"], -1)
         assert (xy > 0).all() and (xy < shape).all() and np.ptp(xy, axis=0).min() > 20
-
-
-@pytest.mark.relion
-def test_relion_makes_the_particle_of_the_images(data, plain, phantom):
-    """RELION 3.1 with the column that it reads with the other sign set to 0."""
-    if not shutil.which("relion_reconstruct"):
-        pytest.skip("relion_reconstruct is not installed: apt-get install relion")
-    collected, table, _ = plain
-    columns = {c: table.text(c) for c in table.columns}
-    columns["rlnCtfBfactor"] = [0.0] * len(table)
-    folder = os.path.dirname(collected["star"])
-    star.write(os.path.join(folder, "relion.star"), [star.Table.from_columns("", columns)])
-    run = subprocess.run(["relion_reconstruct", "--i", "relion.star", "--o", "rec.mrc", "--ctf"], cwd=folder,
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
-    assert run.returncode == 0, run.stdout[-2000:]
-    made, known = mrc.read_volume(os.path.join(folder, "rec.mrc"))[0], phantom.volume(BOX, PIXEL)
-    inside = sphere(BOX, phantom.diameter / 2 / PIXEL, dtype=bool).astype(bool)
-    found = np.corrcoef(made[inside], known[inside])[0, 1]
-    print("RELION's reconstruction from image series: CC %.4f to the phantom" % found)
-    assert found > 0.93 and np.corrcoef(made[:, :, ::-1][inside], known[inside])[0, 1] < 0.6
 
 
 @pytest.mark.parametrize("options, same", [({"invert": False}, False), ({"first_tilts": 5}, None),
