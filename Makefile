@@ -13,7 +13,7 @@ RUNNER := $(TESTS)/test_scipion_runner.py
 RUN := VENV=$(VENV) tools/with-env
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test38 test-engine test-cryodrgn lint bench clean
+.PHONY: help env demo test test38 test-engine env-cryodrgn test-cryodrgn lint bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -37,8 +37,10 @@ test-engine:  ## everything that needs no Scipion, without Scipion, on numpy 2
 	@PYTHON=$(PYTHON_ENGINE) STACK=engine tools/environment.sh .venv-engine 3.12 3.11 3.10
 	@VENV=.venv-engine tools/with-env python -m pytest $(PYTEST)
 
-test-cryodrgn: env  ## cryoDRGN reads what we write; the program has an environment of its own (.venv-cryodrgn)
+env-cryodrgn:  ## make the environment of cryoDRGN (.venv-cryodrgn), whose programs tests call
 	@PYTHON=$(PYTHON_CRYODRGN) STACK=cryodrgn tools/environment.sh .venv-cryodrgn 3.11
+
+test-cryodrgn: env env-cryodrgn  ## cryoDRGN reads what we write
 	@TOMOEXPORT_CRYODRGN="$(CURDIR)/.venv-cryodrgn" $(RUN) python -m pytest -m cryodrgn $(TESTS)/readers $(PYTEST)
 
 lint: env  ## ruff
