@@ -23,7 +23,7 @@ SHOWN = {("hand", 0): "as the tilt series", ("hand", 1): "+1", ("hand", -1): "-1
          ("centre", "relion"): "voxel N/2", ("centre", "imod"): "IMOD's (N-1)/2"}
 
 
-# What scipion-em-reliontomo calls the fields of its extraction and reconstruction, so that workflows are carried over easily.
+# What scipion-em-reliontomo calls the fields of its extraction and reconstruction: workflows are carried over easily.
 NAMES = {(verb, option): name for verb in ("pseudosubtomo", "particle") for option, name in (
     ("binning", "binningFactor"), ("box", "boxSize"), ("crop", "croppedBoxSize"), ("min_frames", "minNoFrames"),
     ("stack2d", "write2dStacks"), ("float16", "outputInFloat16"))}
