@@ -7,7 +7,36 @@ from .plan import size
 
 log = logging.getLogger(__name__)
 
+GPU_WRITERS = 4
+CUDA_BYTES = 400 << 20  # of the host, for CuPy and the driver
 SHARE = 0.25  # of the free device memory that one batch may take; transforms need as much again for themselves
+
+
+def uploaded(images, copies, backend):
+    """Copy tilt images to the device.
+
+    Parameters
+    ----------
+    images : ndarray `(T, h, w)`
+    copies : engine.transfer.Ring or engine.transfer.Direct
+    backend : Backend
+
+    Returns
+    -------
+    ndarray or cupy.ndarray
+
+    Raises
+    ------
+    UnitError
+        If the device's memory does not hold them.
+    """
+    try:
+        return copies.upload(images)
+    except Exception as error:
+        if not backend.is_out_of_memory(error):
+            raise
+        need = "the images need %s, %s are free" % (size(images.nbytes), size(backend.free_bytes()))
+        raise UnitError("device %d" % backend.device, need, "Take a larger pixel size or --device cpu") from error
 
 
 def batch_size(backend, bytes_per_item):

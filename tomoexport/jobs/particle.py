@@ -6,9 +6,10 @@ from dataclasses import asdict, fields, replace
 
 import numpy as np
 
-from ..engine.backend import Backend, available_cores
+from ..engine.backend import available_cores
 from ..engine.particlesum import as_map, batch, divided, sum_particles, symmetrised
 from ..engine.symmetry import point_group
+from ..engine.transfer import transfers
 from ..errors import InputError
 from ..io import atomic, mrc
 from ..io.manifest import fingerprint
@@ -16,8 +17,9 @@ from ..io.paths import safe_stem
 from ..options import PseudosubtomoOptions
 from . import maps, pseudosubtomo
 from .average import damaged
+from .batches import batch_size, run_halving, uploaded
 from .memory import workers_that_fit
-from .particles import Needs, halves, recorded
+from .particles import RING, Needs, halves, recorded
 from .plan import Problem, size
 from .progress import Progress
 from .series import settings
@@ -102,6 +104,8 @@ def memory_needs(unit, options):
     inner = _extraction(options)
     needs, b, t = pseudosubtomo.memory_needs(unit, inner), options.box, unit.series.geometry.n_tilts
     windows = int(options.binning * b + 1) if options.exact else b
+    if options.device.startswith("cuda"):
+        return Needs(needs.shared + 36 * b ** 3, needs.reader, 12 * b ** 3, 6 * b ** 3, True)
     # Windows, their transforms and weights, and for every sample its place (tables that are sorted).
     working = batch(t, b) * t * (8 * windows ** 2 + 50 * b * b) + 30 * b ** 3
     return Needs(needs.shared + 36 * b ** 3, needs.reader, working, 6 * b ** 3, False)
@@ -121,7 +125,6 @@ def execute(unit, options, backend):
         As planned.
     options : ParticleOptions
     backend : Backend
-        Its threads; the CPU computes.
 
     Returns
     -------
@@ -142,7 +145,6 @@ def execute(unit, options, backend):
         "pixel_size": float(options.binning * g.pixel_size)}
     if not kept.any():
         return result
-    backend = Backend("cpu", threads=backend.threads) if backend.on_gpu else backend
     room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
     images, pixel = pseudosubtomo.tilt_images(
         series, inner, workers_that_fit(room, needs.shared, needs.reader, backend.threads),
@@ -150,25 +152,34 @@ def execute(unit, options, backend):
     shared = pseudosubtomo.shared_plan(series, images, inner, backend)
     place, depth = pseudosubtomo.seen_at(particles, unit.work["exposures"], series, images, pixel)
     matrix = g.project(particles.position, particles.rotation).matrix
-    progress, step = Progress(unit.name, int(kept.sum()), "particles"), batch(g.n_tilts, b)
-    sums = [_empty(b) for _ in (0, 1)]
+    copies = transfers(backend, RING)
+    backend.keep_plans()
+    held, each = uploaded(images, copies, backend), g.n_tilts * (12 * shared.source ** 2 + 56 * b * b)
+    progress = Progress(unit.name, int(kept.sum()), "particles")
+    step, sums = max(batch(g.n_tilts, b), batch_size(backend, each)), [_empty(b) for _ in (0, 1)]
 
     def compute(task):
         which, index = task
-        made = sum_particles(images, shared, place[index], depth[index], matrix[index], seen[index], backend)
+        made = []
+
+        def work(part):
+            made.append(sum_particles(held, shared, place[part], depth[part], matrix[part], seen[part], backend))
+
+        run_halving(work, index, backend, each)
         for _ in index:
             progress()
         return which, made
 
     tasks = [(w, index[i:i + step]) for w in (0, 1) for index in [np.flatnonzero(kept & (half == w))]
              for i in range(0, len(index), step)]
-    workers = workers_that_fit(room, needs.shared, needs.worker, backend.threads)
-    with ThreadPoolExecutor(workers) as pool:
+    workers = 1 if backend.on_gpu else workers_that_fit(room, needs.shared, needs.worker, backend.threads)
+    with ThreadPoolExecutor(workers, initializer=backend.activate) as pool:
         # A few at a time, in a fixed order: neither memory nor the sums depend on how fast the threads are.
         for i in range(0, len(tasks), workers):
             for which, made in pool.map(compute, tasks[i:i + workers]):
-                for total, part in zip(sums[which], made):
-                    total += part
+                for one in made:
+                    for total, part in zip(sums[which], one):
+                        total += part
     progress.finish()
     path = os.path.join(options.output, "sums", safe_stem(unit.name) + ".npz")
     with atomic.staged(path) as temp, open(temp, "wb") as handle:

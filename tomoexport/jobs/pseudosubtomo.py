@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..engine.backend import Backend, available_cores
+from ..engine.backend import available_cores
 from ..engine.fourier import fourier_rescale
 from ..engine.poses import matrix_from_zyz, zyz_from_matrix
 from ..engine.preprocess import rescaled_shape
@@ -21,7 +21,7 @@ from ..engine.pseudo import (
     whitening_filter,
 )
 from ..engine.trajectory import Trajectory
-from ..engine.transfer import Fetched
+from ..engine.transfer import transfers
 from ..errors import InputError, UnitError
 from ..io import mrc, optimisationset, particlestar, pseudostar, relion5, star
 from ..io.manifest import fingerprint
@@ -29,8 +29,9 @@ from ..io.motion import read_motion
 from ..io.paths import safe_stem
 from ..io.projected import write_projected
 from . import report
+from .batches import CUDA_BYTES, GPU_WRITERS, Batches, uploaded
 from .memory import budget, workers_that_fit
-from .particles import Needs, places, recorded
+from .particles import RING, RING_BYTES, Needs, places, recorded
 from .pipeline import Pipeline
 from .plan import PROCESS_BYTES, Plan, Problem, size, state
 from .progress import Progress
@@ -264,9 +265,12 @@ def memory_needs(unit, options):
     ratio = 1.0 if options.exact else options.binning
     source = int(options.binning * b) if options.exact else b
     result = 4 * (g.n_tilts * side * side if options.stack2d else 2 * side ** 3 + 2 * side * side)
+    images = 4 * g.n_tilts * int(np.prod(rescaled_shape(shape, ratio)))
+    shared, reader = PROCESS_BYTES + images + 12 * g.n_tilts * b * b, 16 * int(np.prod(shape))
+    if options.device.startswith("cuda"):
+        return Needs(shared + CUDA_BYTES, reader, RING * result, result, True)
     working = g.n_tilts * (12 * source ** 2 + 24 * b * b) + (0 if options.stack2d else 40 * side ** 3)
-    return Needs(PROCESS_BYTES + 4 * g.n_tilts * int(np.prod(rescaled_shape(shape, ratio))) + 12 * g.n_tilts * b * b,
-                 16 * int(np.prod(shape)), working + (1 + WAITING) * result, result, False)
+    return Needs(shared, reader, working + (1 + WAITING) * result, result, False)
 
 
 def _margin(options):
@@ -446,7 +450,6 @@ def execute(unit, options, backend):
         As planned.
     options : PseudosubtomoOptions
     backend : Backend
-        Its threads; the CPU computes.
 
     Returns
     -------
@@ -481,7 +484,6 @@ def execute(unit, options, backend):
     if options.only_project or not len(index):
         return result
     room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
-    backend = Backend("cpu", threads=backend.threads) if backend.on_gpu else backend
     images, pixel = tilt_images(series, options, workers_that_fit(room, needs.shared, needs.reader, backend.threads),
                             Progress(unit.name + " reading", g.n_tilts, "tilts"))
     output_pixel = options.binning * g.pixel_size
@@ -505,24 +507,45 @@ def execute(unit, options, backend):
                       float16=options.float16)
         progress()
 
-    def compute(i):
-        some = slice(i, i + 1)
-        where = images, shared, place[some], depth[some]
-        if options.stack2d:
-            made = [extract_stacks(*where, seen[some], backend)]
-        else:
-            cone = None if axes is None else cone_weight(side, axes[some], options.cone_angle, options.cone_sigma)
-            data, weight, count = extract_volumes(*where, matrix[some], seen[some], backend, cone)
-            made = [data, np.concatenate([weight, count], axis=1)]
-        pipeline.deliver([i], Fetched(made))
+    copies = transfers(backend, RING)
+    backend.keep_plans()
+    held = uploaded(images, copies, backend)
+    most = max(1, min(RING_BYTES, (room - needs.shared) // RING) // needs.result)
+    sizes = Batches(backend, _bytes_per_particle(options, shared, g.n_tilts), most)
+    groups = [index]
+    if not options.stack2d:  # those of one call must be seen in the same tilts
+        patterns, which = np.unique(seen[index], axis=0, return_inverse=True)
+        groups = [index[which.reshape(-1) == n] for n in range(len(patterns))]
 
-    workers = workers_that_fit(room, needs.shared, needs.worker, backend.threads)
-    pipeline = Pipeline(store, workers, WAITING * workers, backend.activate)
-    pipeline.run(index.tolist(), compute, workers)
+    def compute(some):
+        def work(part):
+            where = held, shared, place[part], depth[part]
+            if options.stack2d:
+                made = [extract_stacks(*where, seen[part], backend)]
+            else:
+                cone = None if axes is None else cone_weight(side, axes[part], options.cone_angle, options.cone_sigma)
+                data, weight, count = extract_volumes(*where, matrix[part], seen[part], backend, cone)
+                made = [data, backend.xp.concatenate([weight, count], axis=1)]
+            pipeline.deliver(part, copies.fetch(*made))
+
+        sizes.run(work, some, copies.drain)
+
+    workers = 1 if backend.on_gpu else workers_that_fit(room, needs.shared, needs.worker, backend.threads)
+    pipeline = Pipeline(store, GPU_WRITERS if backend.on_gpu else workers, RING if backend.on_gpu else
+                        WAITING * workers, backend.activate)
+    pipeline.run((some for group in groups for some in sizes.split(group)), compute, workers)
     progress.finish()
     result["files"] += [os.path.join(options.output, entries[i][name]) for i in index for name in ("image", "weights")
                         if entries[i][name]]
     return result
+
+
+def _bytes_per_particle(options, shared, n_tilts):
+    """Device memory of one particle: windows and transforms, cells, volumes, results on their way to the host."""
+    windows = n_tilts * (shared.source ** 2 * 4 * 3 + shared.box ** 2 * 4 * 6)
+    if options.stack2d:
+        return windows + RING * 4 * n_tilts * shared.crop ** 2
+    return windows + (shared.crop + 4) ** 2 * (shared.crop // 2 + 2) * 16 + (6 + 2 * RING) * 4 * shared.crop ** 3
 
 
 def _file_name(uid, ts_id):

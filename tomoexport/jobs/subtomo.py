@@ -20,22 +20,20 @@ from ..engine.subtomo import (
 from ..engine.transfer import Fetched, transfers
 from ..engine.trilinear import reconstruct_trilinear, windows_at
 from ..engine.turn import turn_series
-from ..errors import InputError, UnitError
+from ..errors import InputError
 from ..io import mrc, subtomostar
 from ..io.paths import safe_stem
 from . import report
-from .batches import Batches
+from .batches import CUDA_BYTES, GPU_WRITERS, Batches, uploaded
 from .memory import workers_that_fit
 from .particles import RING, RING_BYTES, Needs, diameter, exported, frames, paths_in_table, places, plan_particles
 from .pipeline import Pipeline
-from .plan import PROCESS_BYTES, Problem, size
+from .plan import PROCESS_BYTES, Problem
 from .progress import Progress
 from .series import prepare
 
 WAITING = 2  # results per thread of the CPU that may wait to be written
-GPU_WRITERS = 4
 SPARSE = 0.01  # what is below in a sparse 3D CTF is 0
-CUDA_BYTES = 400 << 20  # of the host, for CuPy and the driver
 
 
 def plan(options, only=None):
@@ -227,13 +225,7 @@ def _kaiser_bessel(unit, options, backend, stack, series, views, index, radius, 
     g, source, padded = series.geometry, unit.work["source"], unit.work["padded"]
     copies = transfers(backend, RING)
     backend.keep_plans()
-    try:
-        images = copies.upload(stack.images)
-    except Exception as error:
-        if not backend.is_out_of_memory(error):
-            raise
-        need = "the images need %s, %s are free" % (size(stack.images.nbytes), size(backend.free_bytes()))
-        raise UnitError("device %d" % backend.device, need, "Take a larger pixel size or --device cpu") from error
+    images = uploaded(stack.images, copies, backend)
     general = plan_subtomos(g, series.ctf, options.box, padded,
                             options.pixel_size if source is None else g.pixel_size * source / padded, backend,
                             source=source)

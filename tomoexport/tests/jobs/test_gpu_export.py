@@ -8,7 +8,7 @@ import pytest
 from tomoexport.engine import transfer
 from tomoexport.engine.backend import Backend, select_backend
 from tomoexport.io import mrc
-from tomoexport.jobs import runner, subtomo
+from tomoexport.jobs import particle, pseudosubtomo, runner, subtomo
 from tomoexport.tests.engine.test_transfer import LazyStream
 from tomoexport.tests.jobs.test_batches import OutOfMemoryError, Plans
 
@@ -115,3 +115,63 @@ def test_images_that_do_not_fit_are_an_error_with_numbers(exports, monkeypatch):
     exports.stream.empty = full
     with pytest.raises(Exception, match="the images need .* are free.*--device cpu"):
         exports.run("cuda:0")
+
+
+@pytest.mark.parametrize("room, values", [
+    (1000, {}), (3, {}), (1, {}), (1000, {"stack2d": False}), (2, {"stack2d": False, "cone_weight": True}),
+    (1000, {"exact": True, "whiten": True, "precrop": True})])
+def test_a_gpu_extracts_what_the_cpu_does(data, tmp_path, monkeypatch, room, values):
+    """Pseudo-subtomograms: at most `room` particles at once, those of one call in the same tilts."""
+    stream, sizes = LazyStream(), []
+
+    def run(device):
+        options = dict({"tomograms": str(data / "tomograms.star"), "particles": str(data / "particles.star"), "box": 16,
+                        "crop": 12, "device": device, "threads": 2, "memory": 4.0, "float16": False,
+                        "output": str(tmp_path / device)}, **values)
+        results = runner.run({"verb": "pseudosubtomo", "collect": False, "options": options})["results"]
+        assert {r["status"] for r in results} == {"done"}
+        return {name[len(options["output"]):]: mrc.read_volume(name)[0] for r in results for name in r["files"]
+                if not name.endswith(".csv")}
+
+    def on_the_cpu(real):
+        def extract(stack, plan, position, *rest):
+            sizes.append(len(position))
+            if len(position) > room:
+                raise OutOfMemoryError
+            place = next(i for i, a in enumerate(rest) if isinstance(a, Backend))
+            return real(stack, plan, position, *rest[:place], select_backend("cpu", 1), *rest[place + 1:])
+        return extract
+
+    expected = run("cpu")
+    monkeypatch.setattr(runner, "select_backends", lambda *a: [Backend("cuda", Numpy(), threads=2)])
+    monkeypatch.setattr(transfer, "CopyStream", lambda xp: stream)
+    for name in ("extract_stacks", "extract_volumes"):
+        monkeypatch.setattr(pseudosubtomo, name, on_the_cpu(getattr(pseudosubtomo, name)))
+    found = run("cuda:0")
+    assert set(found) == set(expected) and len(found) >= 60
+    assert max(np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max() for name in found) < 1e-5
+    assert max(sizes) > 4 and (room > 100 or min(sizes) <= room)
+
+
+@pytest.mark.parametrize("room", [1000, 4])
+def test_a_gpu_sums_what_the_cpu_does(data, tmp_path, monkeypatch, room):
+    def run(device):
+        options = {"tomograms": str(data / "tomograms.star"), "particles": str(data / "particles.star"), "box": 16,
+                   "device": device, "threads": 2, "memory": 4.0, "output": str(tmp_path / device)}
+        return mrc.read_volume(runner.run({"verb": "particle", "options": options})["collected"]["average"])[0]
+
+    real, sizes = particle.sum_particles, []
+
+    def sums(stack, plan, position, *rest):
+        sizes.append(len(position))
+        if len(position) > room:
+            raise OutOfMemoryError
+        return real(stack, plan, position, *rest[:-1], select_backend("cpu", 1))
+
+    expected = run("cpu")
+    monkeypatch.setattr(runner, "select_backends", lambda *a: [Backend("cuda", Numpy(), threads=2)])
+    monkeypatch.setattr(transfer, "CopyStream", lambda xp: LazyStream())
+    monkeypatch.setattr(particle, "sum_particles", sums)
+    found = run("cuda:0")
+    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    assert max(sizes) > 4 and (room > 100 or min(sizes) <= room)
