@@ -60,15 +60,14 @@ class PseudoTest(ProtocolTest):
     def table(path):
         return particlestar.read_particles(path)[0]
 
-    def checkImages(self, found, expected, column="rlnImageName", **tolerance):
+    def checkImages(self, found, expected, column="rlnImageName"):
         """Files of two tables hold the same for particles of the same name."""
         files = dict(zip(expected.uid, expected.extra[column]))
         self.assertLessEqual(set(found.uid), set(files))
         for name, path in zip(found.uid, found.extra[column]):
             one, other = mrc.read_volume(path)[0], mrc.read_volume(files[name])[0]
             scale = np.abs(other).max()
-            np.testing.assert_allclose(one / scale, other / scale, err_msg=name, **dict({"rtol": 0, "atol": 1e-4},
-                                                                                       **tolerance))
+            np.testing.assert_allclose(one / scale, other / scale, rtol=0, atol=1e-5, err_msg=name)
 
     def checkPoses(self, found, expected):
         """Positions and orientations are those of the particles of the same name."""
@@ -162,7 +161,7 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
         flat = self.table(self.flat._getExtraPath("particles.star"))
         expected = self.direct("direct2d")
         self.assertEqual(set(flat.uid), set(expected.uid))
-        self.checkImages(flat, expected, atol=2e-3)
+        self.checkImages(flat, expected)
         self.checkPoses(flat, expected)
         self.assertEqual(set(flat.extra["rlnRandomSubset"]), {"1", "2"})
         frames = dict(zip(expected.uid, expected.extra["rlnTomoVisibleFrames"]))
@@ -176,7 +175,7 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
         self.assertEqual(set(volumes.uid), set(expected.uid))
         self.checkPoses(volumes, expected)
         for column in ("rlnImageName", "rlnCtfImage"):
-            self.checkImages(volumes, expected, column, atol=5e-3)
+            self.checkImages(volumes, expected, column)
 
     def test_projected_centres(self):
         self.checkProjected(self.flat, 8)
@@ -312,7 +311,7 @@ class TestTomoExportPseudoSubtomosRelion(PseudoTest):
             self.assertEqual(protocol.validate(), [])
             found = self.table(protocol.relionParticles.getParticlesStar())
             self.assertEqual(len(found), 8)
-            self.checkImages(found, expected, atol=2e-3)
+            self.checkImages(found, expected)
             self.checkPoses(found, expected)
             coordinates = protocol.Coordinates
             self.assertEqual([i.getCoordinate3D().getTomoId() for i in protocol.relionParticles.iterSubtomos()],
@@ -367,7 +366,7 @@ class TestTomoExportPseudoSubtomosAlone(PseudoTest):
 
     def test_same_files_as_the_command_line(self):
         flat = self.table(self.flat._getExtraPath("particles.star"))
-        self.checkImages(flat, self.direct("direct2d"), atol=2e-3)
+        self.checkImages(flat, self.direct("direct2d"))
 
     def test_projected_centres(self):
         self.checkProjected(self.flat, 8)
