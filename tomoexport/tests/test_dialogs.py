@@ -46,6 +46,7 @@ def test_the_options_of_the_dialogs_verbs_are_all_named():
               "dose_weighting", "min_tilts", "centre", "allow_loss", "interpolation", "exact", "format", "species",
               "tomogram_size", "volume_size", "xml_size"}
     named = {option for _, options, _ in rows() for option in options}
-    missing = {flag(spec.name) for verb in ("reconstruct", "subtomo", "series", "intersect")
+    verbs = ("reconstruct", "subtomo", "series", "intersect", "pseudosubtomo", "particle")
+    missing = {flag(spec.name) for verb in verbs
                for spec in fields(VERBS[verb]) if spec.name not in others} - named
     assert missing == set()

@@ -78,3 +78,20 @@ def test_images_smaller_than_a_window_cannot_be_whitened(data, tmp_path):
     out = pytest.raises(InputError, extract, data, tmp_path, box=128, crop=24, whiten=True)
     assert "smaller than a window" in str(out.value)
     assert not os.path.exists(str(tmp_path / "particles.star"))
+
+
+def test_what_is_finished_is_kept(data, tmp_path):
+    """A tilt series that is done is not done again; a file that is missing, or another option, makes it new."""
+    def run(**options):
+        out = runner.run({"verb": "pseudosubtomo", "options": dict(
+            COMMON, tomograms=str(data / "tomograms.star"), particles=str(data / "particles.star"),
+            output=str(tmp_path), **options)})
+        return [r["status"] for r in out["results"]]
+
+    assert run() == ["done", "done"] and run() == ["skipped", "skipped"]
+    image = next((tmp_path / "Subtomograms").glob("TS_02/*.mrcs"))
+    whole = image.read_bytes()
+    image.unlink()
+    assert run() == ["skipped", "done"] and len(image.read_bytes()) == len(whole)
+    assert run(whiten=True) == ["done", "done"] and run(whiten=True) == ["skipped", "skipped"]
+    assert run(shift_z=5.0) == ["done", "done"]

@@ -166,6 +166,22 @@ def test_a_point_of_the_map_becomes_the_centre(thick, tmp_path):
     assert np.corrcoef(middle(np.roll(still, -steps, (0, 1, 2))).ravel(), middle(maps[0]).ravel())[0, 1] < 0.5
 
 
+def test_the_mask_and_the_known_map_are_those_of_the_fsc(thick, tmp_path):
+    folder, phantom, _ = thick
+    common = dict(tomograms=str(folder / "tomograms.star"), particles=str(folder / "particles.star"), binning=2, box=64,
+                  crop=32)
+    mrc.write(str(tmp_path / "known.mrc"), phantom.volume(32, 2 * PIXEL), 2 * PIXEL)
+    for name, diameter in (("wide", 0.0), ("narrow", 120.0)):
+        out = run("particle", tmp_path / name, diameter=diameter, reference=str(tmp_path / "known.mrc"), **common)
+        found = [mrc.read_volume(out["collected"][half])[0] for half in ("average", "half1", "half2")]
+        _, halves, known = np.loadtxt(str(tmp_path / name / "fsc.csv"), delimiter=",", skiprows=1).T
+        radius = diameter / 2 / (2 * PIXEL) if diameter else None
+        assert np.allclose(halves, fsc(*found[1:], radius), atol=1e-5)
+        assert np.allclose(known, fsc(found[0], phantom.volume(32, 2 * PIXEL), radius), atol=1e-5)
+    assert not np.allclose(*(np.loadtxt(str(tmp_path / name / "fsc.csv"), delimiter=",", skiprows=1)[:, 1]
+                             for name in ("wide", "narrow")), atol=1e-3)
+
+
 def test_symmetry_is_that_of_turned_particles(thick, tmp_path):
     """Summing turned sums is summing turned particles: the same table with every orientation of D2 in it."""
     folder, _, particles = thick
