@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ import tomoexport
 PROTOCOL_TESTS = Path(__file__).with_name("protocols")
 
 # Seconds for one class of tests. Scipion itself waits 1000 s for a database that is locked.
-LONGEST = 600
+LONGEST = 900
+AT_ONCE = 3
 
 pytestmark = [
     pytest.mark.scipion,
@@ -70,9 +72,22 @@ def scipion_home(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module")
+def runs(request, scipion_home):
+    """The classes that were chosen, by name, run side by side: Scipion waits for seconds in every wave of steps."""
+    chosen = [item.callspec.params["name"] for item in request.session.items
+              if getattr(item, "originalname", "") == "test_protocols"]
+    pool = ThreadPoolExecutor(AT_ONCE)
+    futures = {name: pool.submit(scipion, "tests", name) for name in chosen}
+    yield futures
+    for future in futures.values():
+        future.cancel()
+    pool.shutdown()
+
+
 @pytest.mark.parametrize("name", test_classes(), ids=lambda name: name.rsplit(".", 1)[-1])
-def test_protocols(name):
-    status, output = scipion("tests", name)
+def test_protocols(name, runs):
+    status, output = runs[name].result()
     if "run 0 tests" in output and importlib.util.find_spec("reliontomo") is None:
         pytest.skip("scipion-em-reliontomo is not installed")
     assert status == 0, output
