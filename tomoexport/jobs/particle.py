@@ -18,12 +18,13 @@ from ..options import PseudosubtomoOptions
 from . import maps, pseudosubtomo
 from .average import damaged
 from .batches import batch_size, run_halving, uploaded
-from .memory import workers_that_fit
+from .memory import budget, workers_that_fit
 from .particles import RING, Needs, halves, recorded
-from .plan import Problem, size
+from .plan import PROCESS_BYTES, Problem, size
 from .progress import Progress
 from .series import settings
 
+SAME = 1e-3  # relative difference of pixel sizes that one map may have
 _LATER = ("symmetry", "diameter", "reference")  # what the sums of a tilt series do not depend on
 
 
@@ -54,15 +55,20 @@ def plan(options, only=None):
         If a table is not named or cannot be read, the boxes do not go together or there is no such point group.
     """
     point_group(options.symmetry)
-    side = options.crop or options.box
+    inner, side = _extraction(options), options.crop or options.box
     if side % 2 or side > options.box:
         raise InputError("--crop", "%d px is %s" % (side, "odd" if side % 2 else "more than the box"),
                          "Give an even size up to the --box of %d px" % options.box)
-    inner = _extraction(options)
-    out = replace(pseudosubtomo.plan(inner, only), verb="particle", options=options, memory_bytes=0)
+    # Without an output folder: none of the files that an extraction writes are written here.
+    out = replace(pseudosubtomo.plan(replace(inner, output=""), only), verb="particle", options=options, memory_bytes=0)
     if options.reference:
         out.problems += damaged([options.reference], (side,) * 3, "--reference") if os.path.exists(
             options.reference) else [Problem("error", options.reference, "the file does not exist", "Correct the path")]
+        mine = [os.path.join(options.output, name + ".mrc") for name in ("average", "half1", "half2")]
+        if options.output and os.path.exists(options.reference) and os.path.realpath(options.reference) in map(
+                os.path.realpath, mine):
+            out.problems.append(Problem("error", options.reference, "it is an input and would be overwritten",
+                                        "Choose another --output folder, or copy it elsewhere"))
     filled = set()
     for unit in out.units:
         if unit.error:
@@ -79,6 +85,15 @@ def plan(options, only=None):
         unit.fingerprint = fingerprint(
             {k: v for k, v in settings(options).items() if k not in _LATER}, unit.fingerprint,
             unit.work["half"].tolist(), particles.rotation.tolist())
+    pixels = [unit.series.geometry.pixel_size for unit in out.units if not unit.error]
+    if pixels and max(pixels) > min(pixels) * (1 + SAME):
+        out.problems.append(Problem("error", options.tomograms, "its tilt series have pixel sizes of %g to %g A" % (
+            min(pixels), max(pixels)), "Reconstruct from those of one pixel size at a time"))
+    need = PROCESS_BYTES + (110 if options.symmetry.upper() == "C1" else 160) * options.box ** 3
+    out.memory_bytes = max(out.memory_bytes, need)
+    if need > budget(options):
+        out.problems.append(Problem("error", "--box", "the map needs %s of memory, %s are allowed" % (
+            size(need), size(budget(options))), "Allow more with --memory, or take a smaller box"))
     oriented = [unit.work["particles"].oriented for unit in out.units if not unit.error]
     if oriented and not all(oriented):
         out.problems.append(Problem("warning", "particles", "they have no orientations",
@@ -216,10 +231,14 @@ def collect(options, results):
     if not counts.all():
         raise InputError("particles", "one of the halves has none", "Give rlnRandomSubset both values, or remove the "
                          "column")
+    if not np.allclose([r["pixel_size"] for r in good], good[0]["pixel_size"], rtol=SAME, atol=0):
+        raise InputError(options.tomograms or options.optimisation_set, "its tilt series have different pixel sizes",
+                         "Reconstruct from those of one pixel size at a time")
     b, rotations = options.box, point_group(options.symmetry)
     sums = [[np.zeros((b, b, b)), np.zeros((b, b, b // 2 + 1))] for _ in (0, 1)]
     for r in good:
-        with np.load(r["sums"]) as content:
+        # The folder may have been moved since.
+        with np.load(os.path.join(options.output, "sums", os.path.basename(r["sums"]))) as content:
             for w in (0, 1):
                 for total, name in zip(sums[w], ("data", "weight")):
                     total += content["%s%d" % (name, w + 1)]

@@ -1,6 +1,7 @@
 """What all exports of particles have in common: which particles, which tilts show them, is there memory."""
 
 import os
+import re
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -292,7 +293,7 @@ def exported(options, results):
 
 
 def halves(particles):
-    """Half set of each particle: rlnRandomSubset where the table has it for all, else every second one.
+    """Half set of each particle: rlnRandomSubset where the table has it, else every second one.
 
     Parameters
     ----------
@@ -303,11 +304,20 @@ def halves(particles):
     -------
     ndarray `(N,)` of int
         0 or 1.
+
+    Raises
+    ------
+    InputError
+        If that column has other values than 1 and 2: the halves of a refinement must not be mixed.
     """
     subset = particles.extra.get("rlnRandomSubset")
-    if subset and set(subset) <= {"1", "2"}:
-        return np.array([int(s) - 1 for s in subset])
-    return np.arange(len(particles)) % 2
+    if not subset or not any(subset):
+        return np.arange(len(particles)) % 2
+    strange = [value for value in subset if re.fullmatch(r"[12](\.0*)?", str(value)) is None]
+    if strange:
+        raise InputError("rlnRandomSubset", "it has a value of %r" % strange[0],
+                         "Give every particle 1 or 2, or remove the column")
+    return np.array([int(str(value)[0]) - 1 for value in subset])
 
 
 def recorded(particles, results):

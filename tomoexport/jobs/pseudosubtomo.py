@@ -23,10 +23,10 @@ from ..engine.pseudo import (
 from ..engine.trajectory import Trajectory
 from ..engine.transfer import transfers
 from ..errors import InputError, UnitError
-from ..io import mrc, optimisationset, particlestar, pseudostar, relion5, star
+from ..io import atomic, mrc, optimisationset, particlestar, pseudostar, relion5, star
 from ..io.manifest import fingerprint
 from ..io.motion import read_motion
-from ..io.paths import safe_stem
+from ..io.paths import locate, safe_stem, search_folders
 from ..io.projected import write_projected
 from . import report
 from .batches import CUDA_BYTES, GPU_WRITERS, Batches, uploaded
@@ -163,6 +163,11 @@ def plan(options, only=None):
                     os.path.samefile(target, given)):
                 problems.append(Problem("error", target, "it is an input and would be overwritten",
                                         "Choose another --output folder"))
+    if options.output and not options.only_project and not _is_relions(options):
+        folder = os.path.realpath(os.path.join(options.output, "tilt_series"))
+        taken = [path for path in tilt_tables(options) if os.path.dirname(os.path.realpath(path)) == folder]
+        problems += [Problem("error", path, "it is an input and would be overwritten", "Choose another --output folder")
+                     for path in taken[:1]]
     for one, unit in ((one, unit) for unit in units for one in series if one.ts_id == unit.name):
         strange = _not_honoured(one)
         if strange and not unit.error:
@@ -196,19 +201,43 @@ def plan(options, only=None):
         if not options.only_project:
             unit.disk_bytes += int(seen[kept].sum()) * side * side * each if options.stack2d else (
                 int(kept.sum()) * each * (side ** 3 + 2 * side * side * (side // 2 + 1)))
+        files = [_file_name(uid, unit.name) for uid in own.uid]
+        if len(set(files)) < len(files):
+            twice = next(name for name in files if files.count(name) > 1)
+            problems.append(Problem("error", unit.name, "two particles would be written to %s" % twice,
+                                    "Give each a name of its own (rlnTomoParticleName)"))
+        if any(int(round(n / g.pixel_size)) % 2 for n in g.volume_size or ()):
+            problems.append(Problem("warning", unit.name, "the tomogram's size is odd, where RELION's centre is half a "
+                                    "pixel off", "Give rlnTomoSizeX, Y and Z even numbers"))
+        window = options.binning * options.box
+        if options.exact and abs(window - round(window)) > 1e-6:
+            problems.append(Problem("warning", unit.name, "windows of %g px are cut with %d: particles lie off the "
+                                    "centre by up to a quarter of a pixel, as in RELION" % (window, int(window + 0.5)),
+                                    "Take a binning and a box whose product is whole, or binned images"))
         needs = memory_needs(unit, options)
         if needs.least > room:
             problems.append(Problem("error", unit.name, "one particle at a time needs %s of memory, %s are allowed" % (
                 size(needs.least), size(room)), "Allow more with --memory, or take a smaller box"))
         out.memory_bytes = max(out.memory_bytes, needs.peak(room, threads or available_cores()))
-        unit.fingerprint = fingerprint(settings(options), identity(unit.series), factors(unit.series), list(own.uid),
-                                       own.position.tolist(),
-                                       _box_rotation(own).tolist(), [a.tolist() for a in places(own, exposures, g)])
+        turned = []  # orientations count where volumes or their weights depend on them
+        if not options.stack2d:
+            turned.append(_box_rotation(own).tolist())
+            turned += [own.rotation.tolist()] if options.apply_orientations or options.cone_weight else []
+        unit.fingerprint = fingerprint(_settings(options), identity(unit.series), factors(unit.series), list(own.uid),
+                                       own.position.tolist(), turned, places(own, exposures, g)[0].tolist())
     if units and not any(unit.error for unit in units) and not any(unit.work["kept"].any() for unit in units):
         problems.append(Problem("warning" if options.only_project else "error", options.particles,
                                 "no particle lies within at least %d images" % options.min_frames, "Check the pixel "
                                 "size of the coordinates and the tilt series; --only-project draws where they are"))
     return out
+
+
+def _settings(options):
+    """Options that change what is written for a tilt series; those of a cone only where it weighs."""
+    values = settings(options)
+    if options.stack2d or not options.cone_weight:
+        values = {name: value for name, value in values.items() if not name.startswith("cone_")}
+    return values
 
 
 def _not_honoured(series):
@@ -280,17 +309,17 @@ def _margin(options):
 
 def _box_rotation(particles):
     """Rotation of each particle's box `(N, 3, 3)`: rlnTomoSubtomogramRot, Tilt, Psi."""
-    if not all(label in particles.extra for label in _BOX_ANGLES):
+    if not any(label in particles.extra for label in _BOX_ANGLES):
         return np.broadcast_to(np.eye(3), (len(particles), 3, 3))
-    return matrix_from_zyz(*(np.array(particles.extra[label], np.float64) for label in _BOX_ANGLES))
+    zeros = [0.0] * len(particles)
+    return matrix_from_zyz(*(np.array(particles.extra.get(label, zeros), np.float64) for label in _BOX_ANGLES))
 
 
 def _offsets(particles):
     """rlnOriginX/Y/ZAngst of each particle `(N, 3)`, which its table's reader has applied."""
     labels = [label + "Angst" for label in particlestar.ORIGIN]
-    if not all(label in particles.extra for label in labels):
-        return np.zeros((len(particles), 3))
-    return np.stack([np.array(particles.extra[label], np.float64) for label in labels], -1)
+    zeros = [0.0] * len(particles)
+    return np.stack([np.array(particles.extra.get(label, zeros), np.float64) for label in labels], -1)
 
 
 def _read_image(stack, path, section):
@@ -601,7 +630,8 @@ def collect(options, results):
     if options.motion:
         motion = os.path.join(options.output, "motion.star")
         if not (os.path.exists(motion) and os.path.samefile(options.motion, motion)):
-            shutil.copyfile(options.motion, motion)
+            with atomic.staged(motion) as temp:
+                shutil.copyfile(options.motion, temp)
     pseudostar.write_pseudosubtomos(
         table, chosen, groups, [os.path.join(options.output, e["image"]) for e in entries],
         None if options.stack2d else [os.path.join(options.output, e["weights"]) for e in entries],
@@ -611,16 +641,41 @@ def collect(options, results):
     return dict(out, star=table, optimisation_set=whole)
 
 
-def _relions(options, series):
-    """A table of tomograms that RELION 5 can read: the one that was given or one of our own.
+def tilt_tables(options):
+    """The tables of tilt series that a table of tomograms names.
+
+    Parameters
+    ----------
+    options : PseudosubtomoOptions
+        As `completed` gives them.
+
+    Returns
+    -------
+    list of str
+        Paths; none for Warp's and IMOD's files.
+    """
+    if os.path.isdir(options.tomograms) or not options.tomograms.endswith(".star"):
+        return []
+    folders = search_folders(options.tomograms)
+    return [locate(path, folders) for block in star.read(options.tomograms) if block.has("rlnTomoTiltSeriesStarFile")
+            for path in block.text("rlnTomoTiltSeriesStarFile")]
+
+
+def _is_relions(options):
+    """Tell whether RELION 5 can read the table of tomograms that was given.
 
     RELION looks for what tables name from where it runs, which is taken for the folder that we run in.
     """
-    if not os.path.isdir(options.tomograms) and options.tomograms.endswith(".star"):
-        tables = [block.text("rlnTomoTiltSeriesStarFile") for block in star.read(options.tomograms)
-                  if block.has("rlnTomoTiltSeriesStarFile")]
-        if tables and all(os.path.exists(path) for path in tables[0]) and all(
-                os.path.exists(image.rpartition("@")[2]) for path in tables[0] for block in star.read(path)
-                if block.has("rlnMicrographName") for image in set(block.text("rlnMicrographName"))):
-            return options.tomograms
-    return str(relion5.write_project(options.output, series, paths="absolute"))
+    if os.path.isdir(options.tomograms) or not options.tomograms.endswith(".star"):
+        return False
+    tables = [block.text("rlnTomoTiltSeriesStarFile") for block in star.read(options.tomograms)
+              if block.has("rlnTomoTiltSeriesStarFile")]
+    return bool(tables) and all(os.path.exists(path) for path in tables[0]) and all(
+        os.path.exists(image.rpartition("@")[2]) for path in tables[0] for block in star.read(path)
+        if block.has("rlnMicrographName") for image in set(block.text("rlnMicrographName")))
+
+
+def _relions(options, series):
+    """A table of tomograms that RELION 5 can read: the one that was given or one of our own."""
+    return options.tomograms if _is_relions(options) else str(
+        relion5.write_project(options.output, series, paths="absolute"))

@@ -39,6 +39,8 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
                 value = [attribute.getUniqueId(), Path(target.getFileName())] if target is not None else ""
             else:
                 value = str(attribute.get())
+                if os.path.isfile(value):  # what is in a file counts, not its name alone
+                    value = [value, Path(value)]
             if name not in (USE_GPU, GPU_LIST, "numberOfThreads", "numberOfMpi", "threads", "device"):
                 values[name] = value
         return fingerprint(values)

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import fields
+from pathlib import Path
 from types import SimpleNamespace
 
 from pyworkflow.object import Pointer
@@ -20,6 +21,7 @@ from ..convert import (
     to_scipion,
 )
 from ..io import mrc, particlestar
+from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
 from ..io.relion5 import write_project
 from ..jobs import pseudosubtomo
@@ -48,6 +50,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
     _possibleOutputs = {PARTICLES: SetOfSubTomograms, PROJECTED: SetOfLandmarkModels, COORDINATES: SetOfCoordinates3D,
                         FAILED: SetOfTiltSeries}
     VERB, SECTION = "pseudosubtomo", "Extract"
+    PAIRED = True  # every particle belongs to a coordinate
     FILES = ("optimisation_set", "tomograms", "particles", "motion", "tomogram_size")
     # All others are below the input, in their order.
     ELSEWHERE = FILES + ("output", "device", "threads", "memory")
@@ -58,6 +61,15 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         if plugin and PARTICLES in self._possibleOutputs:
             self._possibleOutputs = dict(self._possibleOutputs, **{
                 PARTICLES: plugin[0].RelionSetOfPseudoSubtomograms})
+
+    # -------------------------- INSERT steps functions -----------------------
+    def _key(self):
+        """With what is in the tables that other tables name."""
+        if not self._fromTables():
+            return super()._key()
+        options = self._tables()
+        return fingerprint(super()._key(), [Path(path) for path in (
+            options.particles, options.tomograms, options.motion, *pseudosubtomo.tilt_tables(options)) if path])
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
@@ -298,9 +310,9 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         if lost and not self.allowLoss.get():
             errors.append("%d particles would be lost: %s. Complete the inputs, or allow it in the form."
                           % (lost, "; ".join(orphans)))
-        if self._coordinates() is None:
+        if self.PAIRED and self._coordinates() is None:
             return errors + ["Particles: the set has no coordinates. Give one that was extracted from coordinates."]
-        if refined.plugin() and self._coordinates().getSize() < items.getSize():
+        if self.PAIRED and refined.plugin() and self._coordinates().getSize() < items.getSize():
             errors.append("Particles: there are %d, and %d coordinates belong to them; scipion-em-reliontomo would "
                           "leave out the others. Join the coordinates as well." % (
                               items.getSize(), self._coordinates().getSize()))

@@ -20,6 +20,7 @@ class ProtTomoExportReconstructParticle(ProtTomoExportPseudoSubtomos):
     _label = "reconstruct particle"
     _possibleOutputs = {"Average": AverageSubTomogram, "FSC": SetOfFSCs, FAILED: SetOfTiltSeries}
     VERB, SECTION = "particle", "Map"
+    PAIRED = False
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineTomograms(self, form):

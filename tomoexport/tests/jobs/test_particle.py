@@ -216,6 +216,85 @@ def test_what_cannot_be_is_refused(thick, tmp_path, options, words):
     assert not list(tmp_path.glob("*.mrc"))
 
 
+def test_one_map_has_one_pixel_size(thick, tmp_path):
+    folder, _, _ = thick
+    series = relion5.read_project(str(folder / "tomograms.star"))
+    other = replace(series[1], geometry=series[1].geometry.replace(pixel_size=1.3 * PIXEL))
+    table = relion5.write_project(str(tmp_path / "two"), [series[0], other], paths="absolute")
+    with pytest.raises(InputError, match="pixel sizes of 4 to 5.2 A"):
+        run("particle", tmp_path / "out", tomograms=str(table), particles=str(folder / "particles.star"), box=32)
+
+
+def test_sums_are_found_where_the_folder_was_moved(thick, tmp_path):
+    """And neither its inputs nor the map that it is compared with are overwritten."""
+    folder, _, _ = thick
+    common = dict(tomograms=str(folder / "tomograms.star"), particles=str(folder / "particles.star"), binning=4, box=32)
+    first = mrc.read_volume(run("particle", tmp_path / "first", **common)["collected"]["average"])[0]
+    (tmp_path / "first").rename(tmp_path / "moved")
+    out = run("particle", tmp_path / "moved", symmetry="C2", **common)
+    second = mrc.read_volume(out["collected"]["average"])[0]
+    assert second.shape == first.shape and not np.allclose(second, first)
+    assert [r["status"] for r in out["results"]] == ["skipped", "skipped"]
+    with pytest.raises(InputError, match="would be overwritten"):
+        run("particle", tmp_path / "moved", reference=str(tmp_path / "moved" / "average.mrc"), **common)
+    run("particle", folder, **common)  # beside its own tables, none of which it writes
+    assert (folder / "average.mrc").exists()
+
+
+@pytest.mark.parametrize("value", ["3", "0", "", "one"])
+def test_halves_of_a_refinement_are_not_mixed(thick, tmp_path, value):
+    folder, _, _ = thick
+    table = star.read(str(folder / "particles.star")).table("particles")
+    columns = {c: table.text(c) for c in table.columns}
+    columns["rlnRandomSubset"] = ["1.0", "2.000"] * (len(table) // 2)
+    star.write(str(tmp_path / "good.star"), [star.Table.from_columns("particles", columns)])
+    common = dict(tomograms=str(folder / "tomograms.star"), binning=4, box=32)
+    out = run("particle", tmp_path / "good", particles=str(tmp_path / "good.star"), **common)
+    kept = {p["uid"] for r in out["results"] for p in r["particles"] if p["kept"]}
+    first = [uid in kept for uid in columns["rlnTomoParticleName"]][::2]
+    assert out["collected"]["half_particles"] == [sum(first), len(kept) - sum(first)]
+    columns["rlnRandomSubset"][3] = value or "None"
+    star.write(str(tmp_path / "bad.star"), [star.Table.from_columns("particles", columns)])
+    with pytest.raises(InputError, match="rlnRandomSubset: it has a value"):
+        run("particle", tmp_path / "bad", particles=str(tmp_path / "bad.star"), **common)
+
+
+@pytest.mark.parametrize("applied", [False, True])
+def test_boxes_that_are_turned_offsets_and_a_shift_come_together(thick, tmp_path, applied):
+    """3D, with a cone: extracted again from a table with all three, and from one with the final poses."""
+    folder, _, particles = thick
+    rng, shift = np.random.default_rng(1), np.array([8.0, -12.0, 16.0])
+    n = len(particles)
+    box, offset = Rotation.random(n, random_state=2).as_matrix(), rng.uniform(-15, 15, (n, 3))
+    within = np.swapaxes(box, 1, 2) @ particles.rotation
+
+    def table(name, position, turned, angles, origin):
+        columns = {"rlnTomoName": particles.names(), "rlnTomoParticleName": list(particles.uid)}
+        columns.update(zip(particlestar.CENTRED, position.T))
+        columns.update(zip(particlestar.BOX_ANGLE, zyz_from_matrix(turned)))
+        columns.update(zip(particlestar.ANGLE, zyz_from_matrix(angles)))
+        columns.update((label + "Angst", origin[:, i]) for i, label in enumerate(particlestar.ORIGIN))
+        star.write(str(tmp_path / name), [star.Table.from_columns("particles", columns)])
+        return str(tmp_path / name)
+
+    final = particles.position + particles.rotation @ shift
+    still, none = np.broadcast_to(np.eye(3), (n, 3, 3)), np.zeros((n, 3))
+    refined_ = table("refined.star", particles.position + np.einsum("nij,nj->ni", box, offset), box, within, offset)
+    direct = table("direct.star", final, *((particles.rotation, still) if applied else (box, within)), none)
+    common = dict(tomograms=str(folder / "tomograms.star"), binning=2, box=48, crop=24, stack2d=False, float16=False,
+                  cone_weight=True)
+    tables = [star.read(run("pseudosubtomo", tmp_path / name, particles=path, **common, **more)["collected"]["star"])
+              .table("particles") for name, path, more in (
+                  ("again", refined_, dict(shift_x=8, shift_y=-12, shift_z=16, apply_orientations=applied)),
+                  ("directly", direct, {}))]
+    assert tables[0].text("rlnTomoParticleName") == tables[1].text("rlnTomoParticleName")
+    for column in ("rlnImageName", "rlnCtfImage"):
+        for a, b in zip(*(t.text(column) for t in tables)):
+            a, b = mrc.read_volume(a)[0], mrc.read_volume(b)[0]
+            assert np.linalg.norm(a - b) < 1e-3 * np.linalg.norm(b)
+    assert np.allclose(*(np.stack([t.float(c) for c in particlestar.CENTRED]) for t in tables), atol=1e-4)
+
+
 def test_halves_need_particles(thick, tmp_path):
     folder, _, particles = thick
     table = star.read(str(folder / "particles.star")).table("particles")

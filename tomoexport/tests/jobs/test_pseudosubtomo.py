@@ -13,6 +13,7 @@ from tomoexport.engine.trajectory import Trajectory
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, particlestar, relion5, species, star
 from tomoexport.jobs import runner
+from tomoexport.options import PseudosubtomoOptions
 from tomoexport.tests.jobs.test_report import marks
 from tomoexport.tests.shared import need_shared
 
@@ -126,19 +127,24 @@ def test_orientations_may_be_applied(project, tmp_path):
 
 
 @pytest.mark.shared
-def test_binned_images_give_nearly_the_same(project, tmp_path):
-    """The default against RELION: rings up to 0.95 Nyquist."""
-    collected = extract(tmp_path, **EXTRACTIONS["stack2d_bin2_trajectories"])
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_binned_images_give_nearly_the_same(project, tmp_path, name):
+    """The default against RELION: rings, or shells, up to 0.95 Nyquist."""
+    collected = extract(tmp_path, **EXTRACTIONS[name])
     table = star.read(collected["star"]).table("particles")
-    theirs = star.read("expected/stack2d_bin2_trajectories/particles.star").table("particles")
-    assert table.text("rlnTomoVisibleFrames") == theirs.text("rlnTomoVisibleFrames")
+    theirs = star.read("expected/%s/particles.star" % name).table("particles")
+    if table.has("rlnTomoVisibleFrames"):
+        assert table.text("rlnTomoVisibleFrames") == theirs.text("rlnTomoVisibleFrames")
     pairs = [(a, b) for a, b in zip(table.text("rlnImageName"), theirs.text("rlnImageName")) if os.path.exists(b)]
-    a, b = (np.concatenate([np.fft.fft2(mrc.read_volume(path)[0]) for path in paths]) for paths in zip(*pairs))
-    k = np.hypot(*np.meshgrid(np.fft.fftfreq(32), np.fft.fftfreq(32)))
+    assert len(pairs) >= 15
+    n = 3 if name.startswith("volume") else 2
+    axes = tuple(range(-n, 0))
+    a, b = ([np.fft.fftn(mrc.read_volume(path)[0], axes=axes) for path in paths] for paths in zip(*pairs))
+    k = np.sqrt(sum(q ** 2 for q in np.meshgrid(*[np.fft.fftfreq(a[0].shape[-1])] * n)))
     rings = [(k >= low) & (k < low + 0.05) for low in np.arange(0.025, 0.43, 0.05)]
-    frc = [np.sum(a[:, r] * b[:, r].conj()).real / np.sqrt(np.sum(abs(a[:, r]) ** 2) * np.sum(abs(b[:, r]) ** 2))
-           for r in rings]
-    print("ring correlations up to 0.95 Nyquist", np.round(frc, 4))
+    frc = [sum(np.sum(x[..., r] * y[..., r].conj()).real for x, y in zip(a, b)) / np.sqrt(
+        sum(np.sum(abs(x[..., r]) ** 2) for x in a) * sum(np.sum(abs(y[..., r]) ** 2) for y in b)) for r in rings]
+    print("%s: correlations up to 0.95 Nyquist" % name, np.round(frc, 4))
     assert min(frc) > 0.995
 
 
@@ -353,3 +359,54 @@ def test_tables_that_relion_would_not_find_are_written_anew(tiny, tmp_path, monk
         for path in star.read(table).table("global").text("rlnTomoTiltSeriesStarFile"):
             images = next(iter(star.read(path))).text("rlnMicrographName")
             assert all(os.path.exists(image.rpartition("@")[2]) for image in images)
+
+
+def test_what_relion_does_silently_is_told(tiny, tmp_path):
+    series = relion5.read_project(tiny["tomograms"])
+    odd = [replace(one, geometry=one.geometry.replace(volume_size=tuple(
+        one.geometry.pixel_size * (2 * (n // 2) + 1) for n in (64, 64, 30)))) for one in series]
+    table = str(relion5.write_project(str(tmp_path / "odd"), odd, paths="absolute"))
+
+    def problems(**options):
+        return [str(p) for p in runner.plan("pseudosubtomo", PseudosubtomoOptions(**dict(tiny, **options))).problems]
+
+    assert not problems(box=24)
+    assert any("size is odd" in p for p in problems(tomograms=table))
+    assert any("27.2 px are cut with 27" in p for p in problems(box=16, binning=1.7, exact=True))
+    assert not problems(box=16, binning=1.7)
+    particles = star.read(tiny["particles"]).table("particles")
+    columns = {c: particles.text(c) for c in particles.columns}
+    first, second = columns["rlnTomoParticleName"][:2]
+    columns["rlnTomoParticleName"][1] = first.split("/")[-1]
+    star.write(str(tmp_path / "same.star"), [star.Table.from_columns("particles", columns)])
+    assert any("two particles would be written to %s" % first in p
+               for p in problems(particles=str(tmp_path / "same.star")))
+
+
+def test_tables_of_tilt_series_are_not_overwritten(tiny, tmp_path, monkeypatch):
+    """Where a table of ours would take the place of those that are read."""
+    monkeypatch.chdir(tmp_path)
+    folder = os.path.dirname(tiny["tomograms"])
+    os.rename(tiny["tomograms"], os.path.join(folder, "others.star"))
+    os.rename(tiny["particles"], os.path.join(folder, "picked.star"))
+    values = dict(tiny, tomograms=os.path.join(folder, "others.star"), particles=os.path.join(folder, "picked.star"))
+    before = open(os.path.join(folder, "tilt_series", "TS_01.star")).read()
+    with pytest.raises(InputError, match="TS_01.star: it is an input"):
+        extract(folder, **values)
+    assert open(os.path.join(folder, "tilt_series", "TS_01.star")).read() == before
+
+
+def test_missing_angles_and_offsets_of_boxes_count_as_0(tiny, tmp_path):
+    particles = star.read(tiny["particles"]).table("particles")
+    columns = {c: particles.text(c) for c in particles.columns}
+    count, results = len(particles), []
+    for name, more in (("part", {}), ("whole", dict.fromkeys(("rlnTomoSubtomogramRot", "rlnTomoSubtomogramPsi",
+                                                             "rlnOriginYAngst", "rlnOriginZAngst"), [0.0] * count))):
+        table = dict(columns, rlnTomoSubtomogramTilt=[30.0] * count, rlnOriginXAngst=[9.0] * count, **more)
+        star.write(str(tmp_path / (name + ".star")), [star.Table.from_columns("particles", table)])
+        out = extract(tmp_path / name, **dict(tiny, particles=str(tmp_path / (name + ".star")), stack2d=False,
+                                              apply_offsets=False))
+        written = star.read(out["star"]).table("particles")
+        results.append((np.stack([written.float(c) for c in particlestar.CENTRED]),
+                        np.stack([mrc.read_volume(path)[0] for path in written.text("rlnImageName")])))
+    assert np.allclose(results[0][0], results[1][0]) and np.allclose(results[0][1], results[1][1], rtol=1e-5)
