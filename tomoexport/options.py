@@ -98,6 +98,15 @@ def _shift(axis):
                   "there becomes the centre." % axis, unit="A", low=-1e5, high=1e5)
 
 
+def _normalized():
+    return option(False, "Coordinates are normalised", "Coordinates run from 0 to 1 over the tomogram.")
+
+
+def _centre():
+    return option("relion", "Centre of the tomograms", "Which point of the tomogram coordinates are counted about: "
+                  "voxel N/2 (RELION, Warp, this program) or (N-1)/2 (IMOD).", choices=("relion", "imod"))
+
+
 @dataclass(frozen=True)
 class SimulateOptions:
     """A data set with a known truth."""
@@ -205,9 +214,8 @@ class ParticleOptions:
     coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
                                            "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
                                            high=1000.0)
-    normalized: bool = option(False, "Coordinates are normalised", "Coordinates run from 0 to 1 over the tomogram.")
-    centre: str = option("relion", "Centre of the tomograms", "Which point of the tomogram coordinates are counted "
-                         "about: voxel N/2 (RELION, Warp, this program) or (N-1)/2 (IMOD).", choices=("relion", "imod"))
+    normalized: bool = _normalized()
+    centre: str = _centre()
     allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
                               "the table of tomograms are left out and listed; otherwise they are an error.",
                               advanced=True)
@@ -459,6 +467,8 @@ class SelectOptions:
     coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
                                            "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
                                            high=1000.0)
+    normalized: bool = _normalized()
+    centre: str = _centre()
     source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
                          "told by their hashes and not by their names.", kind="input", advanced=True)
 

@@ -66,14 +66,35 @@ def _encode(text, encoding):
     return text.encode("latin1")
 
 
-class _Unpickler(pickle.Unpickler):
+class _Stand:
+    """Stands for a function or a class: can be called, and cannot be changed."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make):
+        object.__setattr__(self, "_make", make)
+
+    def __call__(self, *given):
+        return self._make(*given)
+
+    def __setattr__(self, name, value):
+        raise pickle.UnpicklingError("a change of what arrays are made with")
+
+    def __setstate__(self, state):
+        raise pickle.UnpicklingError("a change of what arrays are made with")
+
+
+# Python's own reader and not the faster one in C, which takes gigabytes for a few bytes that ask for them.
+class _Unpickler(pickle._Unpickler):
     def find_class(self, module, name):
         known = {"dtype": _Dtype, "ndarray": _Array, "_reconstruct": _reconstruct, "_frombuffer": _frombuffer,
                  "scalar": _scalar}
         if module in _MODULES and name in known:
-            return known[name]
+            return _Stand(known[name])
         if (module, name) == ("_codecs", "encode"):  # how older protocols hold bytes
-            return _encode
+            return _Stand(_encode)
+        if (module, name) in (("__builtin__", "bytes"), ("builtins", "bytes")):  # how they hold none
+            return _Stand(lambda: b"")
         raise pickle.UnpicklingError("%s.%s, which has no place in an index" % (module, name))
 
 
@@ -108,9 +129,8 @@ def read_index(path):
         raise InputError(path, "it is no index: it holds a %s" % type(found).__name__.strip("_"), _REMEDY)
     if not values:
         raise InputError(path, "the index is empty", "Select some particles")
-    low = min(values)
-    if low < 0:
-        raise InputError(path, "the index has the negative number %d" % low, _REMEDY)
+    if min(values) < 0 or max(values) >= 1 << 63:
+        raise InputError(path, "the index has numbers that are negative or beyond all tables", _REMEDY)
     if len(set(values)) < len(values):
         raise InputError(path, "%d numbers of the index occur more than once" % (len(values) - len(set(values))),
                          "Give every particle once")

@@ -15,12 +15,12 @@ COLUMNS = ("rlnMagnification", "rlnDetectorPixelSize", "rlnVoltage", "rlnSpheric
            "rlnCtfScalefactor", "rlnRandomSubset", "rlnGroupName")
 #: Columns of windows that were cut at whole pixels.
 ORIGINS = ("rlnOriginX", "rlnOriginY")
-_NOTE = ("One row per tilt image of each particle, by ascending dose; bright particles, not multiplied by the CTF.\n"
+_NOTE = ("One row per tilt image of each particle, by ascending dose; %s particles, not multiplied by the CTF.\n"
          "rlnCtfBfactor is -4 times the dose up to and including the exposure, as Warp writes it: RELION, where decay\n"
          "has a positive sign, would amplify by it.")
 
 
-def write_image_series(path, rows, pixel_size, extra=None):
+def write_image_series(path, rows, pixel_size, extra=None, bright=True):
     """Write the table of all images of all particles.
 
     Parameters
@@ -32,9 +32,11 @@ def write_image_series(path, rows, pixel_size, extra=None):
         Angstrom.
     extra : dict of str to sequence, optional
         Further columns, N values each; they come after all others.
+    bright : bool
+        Whether particles are bright; the comment says so.
     """
     star.write(path, [star.Table.from_columns("", dict(image_columns(rows, pixel_size), **(extra or {})))],
-               comment=_NOTE)
+               comment=_NOTE % ("bright" if bright else "dark"))
 
 
 def image_columns(rows, pixel_size):

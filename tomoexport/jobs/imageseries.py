@@ -23,7 +23,7 @@ from .particles import Needs, exported, paths_in_table, places, plan_particles
 from .pipeline import Pipeline
 from .plan import PROCESS_BYTES, Problem
 from .progress import Progress
-from .series import prepare
+from .series import prepare, stage_tilt
 
 WAITING = 2  # results per thread that may wait to be written
 
@@ -49,14 +49,26 @@ def plan(options, only=None):
     """
     if not options.particles:
         raise InputError("--particles", "no file is given", "Name a particle STAR file")
+    for ending in ("_exported.star", "_optimisation_set.star", "_tomograms.star"):
+        if options.star.endswith(ending):
+            raise InputError("--star", "%s is a name that the export gives to another table" % options.star,
+                             "Give one that does not end in " + ending)
     out = plan_particles("series", options, only, lambda *unit: _describe(options, *unit))
     good = [unit for unit in out.units if not unit.error]
     out.problems += readers.of_options(options, {unit.series.geometry.hand for unit in good})
+    more = {}
     for unit in good:
         out.problems += readers.of_series(options, unit.series)
-        out.problems += readers.of_columns(options.reader, {
-            "rlnGroupName": _groups(unit), **(_more_columns(unit.work["particles"]) if options.all_columns else {})},
-            unit.name)
+        columns = {"rlnGroupName": _groups(unit), "rlnTomoName": [unit.name]}
+        if options.form == "series":
+            columns = {"rlnGroupName": _groups(unit),
+                       "rlnMicrographName": [os.path.basename(path) for path, _ in unit.series.images]}
+        out.problems += readers.of_columns(options.reader, columns, unit.name)
+        if options.all_columns:
+            for label, values in _more_columns(unit.work["particles"]).items():
+                more.setdefault(label, []).extend(values)
+    # Whether a column has one type is seen in all tilt series together.
+    out.problems += readers.of_columns(options.reader, more, options.star)
     out.problems += readers.of_columns(options.reader, {"rlnImageName": paths_in_table(options, ["stack"])},
                                        options.star)
     out.problems += _overwritten(options)
@@ -222,9 +234,9 @@ def _too_few(options, seen, total):
     return "seen in %d tilts, %d asked for" % (seen, options.min_tilts)
 
 
-def _stage_cosine(geometry, t):
+def _stage_cosine(series, t):
     """rlnCtfScalefactor of a tilt: the cosine of the stage's tilt, whatever the x-tilt; never above 1."""
-    return float(min(1.0, max(np.cos(np.deg2rad(geometry.tilt[t])), 1e-3)))
+    return float(min(1.0, max(np.cos(np.deg2rad(stage_tilt(series)[t])), 1e-3)))
 
 
 def _view(series, t):
@@ -232,7 +244,7 @@ def _view(series, t):
     g, ctf = series.geometry, series.ctf
     return {"rotation": g.rotation[t].tolist(), "defocus_u": float(ctf.defocus_u[t]),
             "defocus_v": float(ctf.defocus_v[t]), "defocus_angle": float(ctf.angle[t]), "phase": float(ctf.phase[t]),
-            "scale": _stage_cosine(g, t), "before": float(g.dose[t])}
+            "scale": _stage_cosine(series, t), "before": float(g.dose[t])}
 
 
 def _rows(series, options, tilts, dose, position, depth, rotation):
@@ -249,7 +261,7 @@ def _rows(series, options, tilts, dose, position, depth, rotation):
             "defocus_v": float(ctf.defocus_v[t] + more), "defocus_angle": float(ctf.angle[t]),
             "micrograph": "%03d@%s" % (section + 1, os.path.basename(path)),
             "xy": [float(position[t, 1]), float(position[t, 0])], "angles": [float(a) for a in angles[t]],
-            "dose": float(dose[t]), "scale": _stage_cosine(g, t)})
+            "dose": float(dose[t]), "scale": _stage_cosine(series, t)})
         if options.origins:
             rest = nearest_pixel(position[t], options.box)[1]
             rows[-1]["origin"] = [-float(rest[1]), -float(rest[0])]
@@ -267,10 +279,15 @@ def with_exposure(dose):
     Returns
     -------
     ndarray `(T,)`
-        That before the next exposure; the last one counts as much as the median of the others.
+        That before the next exposure; the last one counts as much as the median of the others, and one before a
+        gap as much as the median of its neighbours.
     """
     order = np.argsort(dose, kind="stable")
     steps = np.diff(dose[order])
+    # A table may lack exposures, as RELION's do after its exclusion of tilts: the step there is of several.
+    near = np.array([np.median(np.delete(steps[max(i - 2, 0):i + 3], min(i, 2))) if len(steps) > 1 else step
+                     for i, step in enumerate(steps)])
+    steps = np.where((near > 0) & (steps > 1.5 * near), near, steps)
     out = np.empty(len(dose))
     out[order] = dose[order] + np.append(steps, np.median(steps) if len(steps) else 0.0)
     return out
@@ -312,6 +329,10 @@ def collect(options, results):
         rank = {name: i for i, name in enumerate(dict.fromkeys(chosen.names()))}
         order = np.argsort([rank[name] for name in chosen.names()], kind="stable")
         chosen, entries = chosen.select(order), [entries[i] for i in order]
+    else:
+        for path in set(warptoolsset.names(star)) - {star}:
+            if os.path.exists(path):
+                os.remove(path)  # of an earlier run in the other form; it names a table of particles
     groups, counts = [entry["group"] for entry in entries], [entry["tilts"] for entry in entries]
     report.particles_per_tomogram(dict(Counter(chosen.names())), os.path.join(folder, "particles_per_tomogram.png"))
     report.tilts_per_particle(counts, os.path.join(folder, "tilts_per_particle.png"))
@@ -346,7 +367,7 @@ def _write_images(options, star, series, chosen, entries):
              for label, values in dict(seriesstar.image_columns(rows, options.pixel_size), **extra).items()}
     for problem in readers.of_columns(options.reader, texts, options.star):
         raise InputError(problem.item, problem.cause, problem.remedy)
-    seriesstar.write_image_series(star, rows, options.pixel_size, extra)
+    seriesstar.write_image_series(star, rows, options.pixel_size, extra, options.invert)
 
 
 def _write_set(options, star, results, series, chosen, entries):

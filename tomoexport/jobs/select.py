@@ -7,7 +7,7 @@ import os
 import numpy as np
 
 from ..errors import InputError
-from ..io import particlerows
+from ..io import particlerows, particlestar
 from ..io.atomic import write_text
 from ..io.exportedparticles import path_beside, read_exported, read_kept
 from ..io.manifest import fingerprint
@@ -42,7 +42,8 @@ def plan(options, only=None):
     exported, groups = read_exported(options.exported)
     indexed = options.indexed or options.exported
     kept = read_kept(options.kept, indexed, options.counts)
-    foreign = [name for name in kept if name not in set(groups)]
+    known = set(groups)
+    foreign = [name for name in kept if name not in known]
     if foreign:
         raise InputError(options.kept, "%d of its %d particles are not of this export, as %s" % (
             len(foreign), len(kept), foreign[0]), "Name the export that was analysed")
@@ -50,9 +51,17 @@ def plan(options, only=None):
     if not chosen.any():
         raise InputError(options.kept, "no particle is left", "Keep some")
     series, source = read_series(options), options.particles or path_beside(options.exported)
-    particles, notes = read("--particles", source, series, options.coordinates_pixel_size, options.source)
+    # The list that the export left has neither of these.
+    more = dict(normalized=options.normalized, centre=options.centre) if options.particles else {}
+    particles, notes = read("--particles", source, series, options.coordinates_pixel_size, options.source, True, **more)
     names = [exported.uid[i] for i in np.flatnonzero(chosen)]
     rows = _rows(options, source, particles, exported.select(chosen), names)
+    if series is not None:  # particles of other tilt series were left out of the export, too
+        table, _ = particlestar.particle_table(source)
+        named = particlestar.tomogram_names(table, [options.source] if options.source else ())
+        known = particlestar.match_names(named, tuple(one.ts_id for one in series))
+        there = [row for row, name in enumerate(named) if name in known]
+        rows = [there[row] for row in rows]
     files = inputs(options, list(dict.fromkeys([source, path_beside(options.exported), options.kept, indexed])))
     problems = [Problem("warning", source, note) for note in notes] + protect(options, files)
     unit = Unit("select", work=dict(

@@ -134,6 +134,25 @@ def first_tilts(series, count):
     return series.select(np.sort(order[:count]))
 
 
+def stage_tilt(series):
+    """Tilt of the stage, which the alignment's differs from where the specimen lies obliquely on it.
+
+    Parameters
+    ----------
+    series : TiltSeries
+
+    Returns
+    -------
+    ndarray `(T,)`
+        Degrees: rlnTomoNominalStageTiltAngle where the table has it for all tilts, else the alignment's.
+    """
+    try:
+        nominal = np.array(series.extra["rlnTomoNominalStageTiltAngle"], np.float64)
+    except (KeyError, ValueError):
+        return series.geometry.tilt
+    return nominal if np.isfinite(nominal).all() else series.geometry.tilt
+
+
 def prepare(series, options, normalize, backend, progress=None, turn=None):
     """Read and prepare the images of a series; images without contrast are left out.
 
@@ -208,7 +227,8 @@ def identity(series):
     """
     g, c = series.geometry, series.ctf
     numbers = [g.ts_id, g.pixel_size, g.image_shape, g.volume_size, g.hand, g.tilt.tolist(), g.axis.tolist(),
-               g.xtilt.tolist(), g.shift.tolist(), g.dose.tolist(), g.acq_order.tolist(), g.magnification.tolist()]
+               g.xtilt.tolist(), g.shift.tolist(), g.dose.tolist(), g.acq_order.tolist(), g.magnification.tolist(),
+               stage_tilt(series).tolist()]
     if c is not None:
         numbers += [c.optics.voltage, c.optics.cs, c.optics.amplitude_contrast] + [
             v.tolist() for v in (c.defocus_u, c.defocus_v, c.angle, c.phase, c.bfactor)]

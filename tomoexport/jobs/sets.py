@@ -47,7 +47,7 @@ def inputs(options, particles):
     return {path: state(path) for path in particles + tables + [options.source] if path}
 
 
-def read(flag, path, series, pixel_size, source="", allow_loss=False):
+def read(flag, path, series, pixel_size, source="", allow_loss=False, **more):
     """Read a set of particles.
 
     Parameters
@@ -62,6 +62,8 @@ def read(flag, path, series, pixel_size, source="", allow_loss=False):
         M's source file, if hashes and not names shall tell the tilt series.
     allow_loss : bool
         Whether particles in other tilt series are left out.
+    **more
+        As `particlestar.read_particles`: ``normalized``, ``centre``.
 
     Returns
     -------
@@ -79,7 +81,7 @@ def read(flag, path, series, pixel_size, source="", allow_loss=False):
     try:
         particles, notes = particlestar.read_particles(
             path, series, coordinates_pixel_size=pixel_size or None, allow_loss=allow_loss,
-            sources=[source] if source else ())
+            sources=[source] if source else (), **more)
     except InputError:
         _refuse_ambiguous(path, series)
         raise

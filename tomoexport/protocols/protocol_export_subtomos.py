@@ -153,6 +153,8 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
+        if self._coordinates() is None:
+            return ["Particles: the set has no coordinates. Give one that was extracted from coordinates."]
         names, orphans, lost = self._match()
         if not names:
             return ["Inputs: no tilt series is in all of them. " + " ".join(orphans)]
@@ -163,6 +165,8 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         return errors + from_scipion.obstacles(self.inputTiltSeries.get(), names, self._optionValues()["pixel_size"])
 
     def _doubts(self):
+        if self._coordinates() is None:
+            return []
         return from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(),
                                    hand=self._optionValues()["hand"], size_known=True)
 

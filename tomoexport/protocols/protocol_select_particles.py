@@ -56,6 +56,11 @@ class ProtTomoExportSelect(ProtTomoExportBase):
         self._runJob(self._job(), "select")
         return [self._getExtraPath("particles.star"), self._getExtraPath("report", "selection.csv")]
 
+    def _job(self):
+        job = super()._job()
+        job["options"]["centre"] = "relion"  # that of the table that the job reads
+        return job
+
     def _jobInputs(self):
         paths = {"particles": self._getExtraPath("input", "particles.star"), "exported": self._exported(),
                  "kept": self.keptFile.get()}

@@ -14,6 +14,8 @@ from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.io import mrc, particlestar, relion5, seriesstar, species, star
 from tomoexport.jobs import runner, simulate
 from tomoexport.jobs.imageseries import with_exposure
+from tomoexport.jobs.series import stage_tilt
+from tomoexport.tests.shared import need_shared
 
 PIXEL, BOX = 5.0, 52
 
@@ -138,6 +140,41 @@ def test_options_are_heard(data, plain, options, same):
 def test_dose_with_the_exposure():
     assert np.allclose(with_exposure(np.array([6.0, 0.0, 3.0])), [9, 3, 6])
     assert np.allclose(with_exposure(np.array([4.0])), [4])
+    # Exposures whose rows are gone count for nothing, at whatever place; the dose per exposure may grow.
+    whole = np.arange(0, 123, 3.0)
+    for gone in ([38], [1], [20, 21], [39]):
+        left = np.delete(np.arange(41), gone)
+        assert np.allclose(with_exposure(whole[left]), whole[left] + 3)
+    grown = np.concatenate([[0], np.cumsum(3 / np.cos(np.deg2rad(np.linspace(0, 60, 20))))])
+    assert np.allclose(with_exposure(grown)[:-1], grown[1:])
+
+
+@pytest.mark.shared
+def test_the_dose_of_a_real_series_that_lacks_an_exposure():
+    """HIV-1: 40 of 41 rows, 3 e/A^2 each."""
+    path = os.path.join(need_shared("data", "relion5", "hiv_empiar_10164"), "tilt_series_TS_01.star")
+    dose = next(iter(star.read(path))).float("rlnMicrographPreExposure")
+    assert len(dose) == 40
+    assert sorted(np.round(np.diff(np.sort(dose)), 3))[-1] == 6 and np.allclose(with_exposure(dose), dose + 3)
+
+
+def test_the_scale_is_of_the_stage_and_not_of_the_specimen(data):
+    """A lamella lies obliquely: the alignment's tilt is not the stage's, which the table names."""
+    series = relion5.read_project(str(data / "data" / "tomograms.star"))
+    stage = [s.geometry.tilt + 9.0 for s in series]
+    told = [replace(s, extra=dict(s.extra, rlnTomoNominalStageTiltAngle=[repr(float(v)) for v in angle]))
+            for s, angle in zip(series, stage)]
+    tomograms = relion5.write_project(str(data / "oblique"), told, paths="absolute")
+    read_ = relion5.read_project(str(tomograms))
+    assert np.allclose(stage_tilt(read_[0]), stage[0])
+    table = star.read(export(data, "oblique_out", tomograms=str(tomograms))["star"]).table("")
+    found = {(image.split("@")[1][:5], int(image.split("@")[0]) - 1): scale for image, scale in zip(
+        table.text("rlnMicrographName"), table.float("rlnCtfScalefactor"))}
+    assert len(found) == sum(s.geometry.n_tilts for s in series)
+    for (name, section), scale in found.items():
+        i = [s.ts_id for s in series].index(name)
+        t = [s for _, s in series[i].images].index(section)
+        assert scale == pytest.approx(min(1.0, np.cos(np.deg2rad(stage[i][t]))), abs=1e-6)
 
 
 def test_the_dose_beside_an_excluded_view_is_its_own(data, plain):

@@ -1,5 +1,6 @@
 """What is told before the work about what tomoDRGN and cryoDRGN cannot take."""
 
+import os
 import re
 from dataclasses import replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from tomoexport.engine.ctf import Optics
+from tomoexport.errors import InputError
 from tomoexport.io import particlestar, relion5, star
 from tomoexport.jobs import readers, runner
 from tomoexport.tests.readers import tomodrgn_rules
@@ -111,7 +113,7 @@ def test_columns_that_begin_as_another_type(data, columns, values, words):
     assert not any("rlnSomething" in text for _, text in found(data, particles=path))
     told = [(severity, text) for severity, text in found(data, particles=path, all_columns=True)
             if "rlnSomething" in text]
-    assert [severity for severity, _ in told] == ["error", "error"] * (words is not None)
+    assert [severity for severity, _ in told] == ["error"] * (words is not None)
     for _, text in told:
         assert words in text
     if not words:
@@ -183,3 +185,35 @@ def test_no_input_is_overwritten(data):
         told = [str(p) for p in problems(data, particles=copy, output=str(data), star="a.star", **options)
                 if p.severity == "error"]
         assert len(told) == 1 and "would be overwritten" in told[0]
+
+
+def test_names_with_blanks_are_told_before_the_work(data):
+    """Of an image, which the table of images names; of a tomogram, which an optimisation set names."""
+    path = str(data / "TS 01.mrcs")
+    first = relion5.read_project(str(data / "tomograms.star"))[0]
+    if not os.path.exists(path):
+        os.symlink(first.images[0][0], path)
+    blank = changed(data, "blank", lambda one: replace(one, images=tuple((path, s) for _, s in one.images)))
+    told = found(data, tomograms=blank)
+    assert any(severity == "error" and "rlnMicrographName" in text and "TS 01.mrcs" in text for severity, text in told)
+    assert not any("rlnMicrographName" in text for _, text in found(data, tomograms=blank, form="optimisation-set"))
+
+
+@pytest.mark.parametrize("name", ["a_exported.star", "a_optimisation_set.star", "a_tomograms.star"])
+def test_names_of_other_tables_are_refused(data, name):
+    with pytest.raises(InputError, match="gives to another table"):
+        problems(data, star=name)
+
+
+def test_tables_of_the_other_form_are_removed(data):
+    def run(form):
+        return runner.run({"verb": "series", "options": {
+            "tomograms": str(data / "tomograms.star"), "particles": str(data / "particles.star"), "pixel_size": 8.0,
+            "output": str(data / "forms"), "box": 32, "diameter": 100.0, "form": form, "threads": 2,
+            "min_tilts": 3, "reader": "none"}})["collected"]["star"]
+
+    whole = run("optimisation-set")
+    assert os.path.exists(whole)
+    images = run("series")
+    assert not os.path.exists(whole) and not os.path.exists(images[:-len(".star")] + "_tomograms.star")
+    assert "bright particles" in open(images).read()

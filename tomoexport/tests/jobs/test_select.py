@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tomoexport.errors import InputError
-from tomoexport.io import particlestar, star
+from tomoexport.io import particlestar, relion5, star
 from tomoexport.io.indices import read_index
 from tomoexport.jobs import runner
 
@@ -222,3 +222,58 @@ def test_a_damaged_index_is_an_error(tmp_path, content):
     (tmp_path / "ind.pkl").write_bytes(content)
     with pytest.raises(InputError, match="it is no index"):
         read_index(str(tmp_path / "ind.pkl"))
+
+
+@pytest.mark.parametrize("content", [
+    b"cnumpy.core.multiarray\n_reconstruct\n(N}S'__name__'\nS'pwned'\nstb.",  # sets an attribute of what is called
+    b"cnumpy\nndarray\n(N}S'made'\nS'pwned'\nstb.", b"cnumpy\ndtype\n}S'made'\nS'pwned'\nsb."])
+def test_a_pickle_changes_nothing(tmp_path, content):
+    (tmp_path / "ind.pkl").write_bytes(content)
+    with pytest.raises(InputError, match="it is no index"):
+        read_index(str(tmp_path / "ind.pkl"))
+    assert read_index(str(save(tmp_path / "good.pkl", np.array([2, 0])))) == [2, 0]
+
+
+def test_small_files_take_little_memory_and_large_numbers_are_refused(tmp_path):
+    """Eleven bytes that would make Python's faster reader take gigabytes."""
+    (tmp_path / "ind.pkl").write_bytes(b"\x80\x02K\x01r\xff\xff\xff\x1f].")
+    with pytest.raises(InputError, match="index"):
+        read_index(str(tmp_path / "ind.pkl"))
+    with pytest.raises(InputError, match="beyond all tables"):
+        read_index(str(save(tmp_path / "ind.pkl", [10 ** 5000])))
+
+
+@pytest.mark.parametrize("protocol", range(5))
+def test_empty_arrays_are_empty(tmp_path, protocol):
+    with pytest.raises(InputError, match="empty"):
+        read_index(str(save(tmp_path / "ind.pkl", np.array([], int), protocol)))
+
+
+def test_tables_in_other_coordinates_are_read_as_they_were_for_the_export(data, uids, tmp_path):
+    """Counted from the corner of tomograms of IMOD, and beside particles of a tilt series that is not there."""
+    given = star.read(str(data / "given.star")).table("particles")
+    series = relion5.read_project(str(data / "data" / "tomograms.star"))
+    sizes = {s.ts_id: np.array(s.geometry.volume_size) for s in series}
+    position = particlestar.vectors(given, particlestar.CENTRED)
+    names = given.text("rlnTomoName")
+    corner = position / 20.0 + np.array([sizes[name] / 20.0 / 2 for name in names]) - 0.5
+    columns = {c: given.text(c) for c in given.columns if c not in particlestar.CENTRED}
+    columns.update(zip(particlestar.CORNER, corner.T))
+    for c in columns:
+        columns[c] = list(columns[c]) + [columns[c][0]]
+    columns["rlnTomoName"][-1], columns["rlnTomoParticleName"][-1] = "TS_99", "TS_99/1"
+    star.write(str(tmp_path / "corner.star"), [star.Table.from_columns("particles", columns)])
+    common = dict(particles=str(tmp_path / "corner.star"), coordinates_pixel_size=20.0, centre="imod")
+    there = export(data, "corner", allow_loss=True, **common)
+    kept = save(tmp_path / "ind.pkl", list(range(there["kept"])))
+    for centre, works in (("imod", True), ("relion", False)):
+        options = dict(common, centre=centre, tomograms=str(data / "data" / "tomograms.star"), tolerance=1.0)
+        out = lambda o=options: runner.run({"verb": "select", "options": dict(  # noqa: E731
+            o, exported=there["star"], kept=str(kept), output=str(tmp_path / "out"))})["collected"]
+        if works:
+            assert out()["kept"] == there["kept"] == 11
+            written = star.read(str(tmp_path / "out" / "particles.star")).table("particles")
+            assert "TS_99" not in written.text("rlnTomoName")
+        else:
+            with pytest.raises(InputError, match="from where it was exported"):
+                out()

@@ -227,3 +227,25 @@ def test_stacks_of_relion_5_expand(cryodrgn, export, data, phantom, tmp_path, na
     print("cryoDRGN's back-projection of RELION 5 stacks: CC %.4f to the phantom, %.4f to the best mirror image"
           % (right, wrong))
     assert right >= 0.9 and right - wrong >= 0.3
+
+
+def test_optimisation_sets_expand(cryodrgn, export, data, tmp_path):
+    """Of particles that all tilts show: a row per image, with the poses and defoci of our geometry, for both hands."""
+    whole = export("series", tmp_path, pixel_size=PIXEL, box=BOX, diameter=180.0, form="optimisation-set",
+                   reader="cryodrgn")
+    cryodrgn(tmp_path, "cryodrgn_utils", "parse_warptools", "-t", "particles_tomograms.star", "-p", "particles.star",
+             "--tilt-dim", 288, 240, "-o", "expanded.star")
+    table = star.read(str(tmp_path / "expanded.star")).table("")
+    tomograms = os.path.join(data, "tomograms.star")
+    order = {one.ts_id: np.argsort(one.geometry.dose) for one in relion5.read_project(tomograms)}
+    rows = []
+    for group, tilt in zip(table.text("rlnGroupName"), table.text("rlnTiltName")):
+        name, number = group.rsplit("_", 1)
+        rows.append(((name, int(number) - 1), order[name][int(tilt.rsplit("_", 1)[1]) - 1]))
+    assert len(table) == len(set(rows)) == whole["images"] == 41 * whole["kept"]
+    assert set(name for (name, _), _ in rows) == {"TS_01", "TS_02"}
+    truth = Truth(tomograms, os.path.join(data, "particles.star"))
+    rotation = matrix_from_zyz(*(table.float("rlnAngle" + n) for n in ("Rot", "Tilt", "Psi")))
+    check(rotation, truth.of("rotation", rows), 1e-5)
+    ctf = np.stack([table.float(n) for n in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnPhaseShift")], -1)
+    check(ctf, truth.of("ctf", rows), 1e-2)
