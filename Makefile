@@ -52,6 +52,7 @@ bench:  ## compare with warpylib on this computer; times of all stages; scaling 
 	@$(RUN) python benchmarks/bench_subtomo.py
 	@$(RUN) python benchmarks/bench_tomogram.py
 	@$(RUN) python benchmarks/bench_stages.py
+	@$(RUN) python benchmarks/bench_pseudo.py
 	@$(RUN) python benchmarks/plot_scaling.py
 
 clean:  ## remove the environments, the demo's data, picture and Scipion project, and what tests left
