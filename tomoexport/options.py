@@ -107,6 +107,58 @@ def _centre():
                   "voxel N/2 (RELION, Warp, this program) or (N-1)/2 (IMOD).", choices=("relion", "imod"))
 
 
+def _star():
+    return option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
+                  "folder, ending in .star.")
+
+
+def _coordinates_pixel_size():
+    return option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
+                  "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
+                  high=1000.0)
+
+
+def _source():
+    return option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
+                  "told by their hashes and not by their names.", kind="input", advanced=True)
+
+
+def _optimisation_set():
+    return option("", "Optimisation set", "RELION's optimisation_set.star, which names the tables of "
+                  "particles, tomograms and trajectories; those that are given beside it are taken "
+                  "instead.", kind="input")
+
+
+def _motion():
+    return option("", "Trajectories", "Optional motion.star of RELION's polishing.", kind="input")
+
+
+def _max_dose():
+    return option(0.0, "Maximum dose", "Tilts that had more before their exposure are left out; 0 takes "
+                  "all.", unit="e/A^2", low=0.0, high=1e6)
+
+
+def _min_frames():
+    return option(1, "Minimum number of frames", "Particles that fewer tilts show are left out and listed.",
+                  low=1, high=100_000)
+
+
+def _whiten():
+    return option(False, "Whiten noise", "Make the spectrum of each tilt image flat, by the mean power of "
+                  "blocks of the size of a window.", advanced=True)
+
+
+def _mask_diameter():
+    return option(0.0, "Mask diameter", "Soft spherical mask of the FSC; 0 takes 80 % of the box.", unit="A",
+                  low=0.0, high=1e5)
+
+
+def _allow_loss():
+    return option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
+                  "the table of tomograms are left out and listed; otherwise they are an error.",
+                  advanced=True)
+
+
 @dataclass(frozen=True)
 class SimulateOptions:
     """A data set with a known truth."""
@@ -186,11 +238,9 @@ class ParticleOptions:
     motion: str = option("", "RELION trajectories", "Optional motion.star of RELION 5's polishing, which says where "
                          "each particle of the table was in each tilt. M's tables hold their trajectories themselves.",
                          kind="input", advanced=True)
-    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
-                         "told by their hashes and not by their names.", kind="input", advanced=True)
+    source: str = _source()
     output: str = _output()
-    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
-                       "folder, ending in .star.")
+    star: str = _star()
     pixel_size: float = option(4.0, "Pixel size", "Pixel size of what is exported; any number not below that of the "
                                "images.", unit="A", low=0.01, high=1000.0)
     box: int = option(64, "Box size", "Side of the sub-tomograms or windows, even. For volumes the CTF is applied in "
@@ -211,14 +261,10 @@ class ParticleOptions:
                             "listed.", low=1, high=100_000)
     relative_paths: bool = option(True, "Paths relative to STAR", "Paths in the particle table count from its folder, "
                                   "so that the folder can be moved; otherwise they are absolute.")
-    coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
-                                           "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
-                                           high=1000.0)
+    coordinates_pixel_size: float = _coordinates_pixel_size()
     normalized: bool = _normalized()
     centre: str = _centre()
-    allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
-                              "the table of tomograms are left out and listed; otherwise they are an error.",
-                              advanced=True)
+    allow_loss: bool = _allow_loss()
     float16: bool = option(False, "Half precision", "Write images as 16-bit floats (MRC mode 12), which RELION before "
                            "version 4 cannot read.", advanced=True)
     bad_pixels: str = _bad_pixels()
@@ -271,15 +317,13 @@ class SeriesOptions(ParticleOptions):
 class PseudosubtomoOptions:
     """RELION 5 pseudo-subtomograms: 2D stacks or 3D sums, multiplied by their CTF."""
 
-    optimisation_set: str = option("", "Optimisation set", "RELION's optimisation_set.star, which names the tables of "
-                                   "particles, tomograms and trajectories; those that are given beside it are taken "
-                                   "instead.", kind="input")
+    optimisation_set: str = _optimisation_set()
     tomograms: str = _tomograms()
     tomogram_size: str = option("", "Tomogram size", "Unbinned voxels such as 4000x5700x1000, for Warp's XML that does "
                                 "not say it.", unit="px", advanced=True)
     particles: str = option("", "Particles STAR", "Particle table; angles and box rotations stay, offsets are applied.",
                             kind="input")
-    motion: str = option("", "Trajectories", "Optional motion.star of RELION's polishing.", kind="input")
+    motion: str = _motion()
     output: str = _output()
     binning: float = option(1.0, "Binning factor", "Pixel size of the output over that of the images; any number from "
                             "1.", low=1.0, high=100.0)
@@ -287,10 +331,8 @@ class PseudosubtomoOptions:
                       high=4096)
     crop: int = option(0, "Cropped box size", "Binned pixels, even: side of the output; 0 takes the box size.",
                        unit="px", low=0, high=4096)
-    max_dose: float = option(0.0, "Maximum dose", "Tilts that had more before their exposure are left out; 0 takes "
-                             "all.", unit="e/A^2", low=0.0, high=1e6)
-    min_frames: int = option(1, "Minimum number of frames", "Particles that fewer tilts show are left out and listed.",
-                             low=1, high=100_000)
+    max_dose: float = _max_dose()
+    min_frames: int = _min_frames()
     stack2d: bool = option(True, "Write output as 2D stacks", "Otherwise as 3D sums with weights.")
     float16: bool = option(True, "Write output in float16", "Half the size; RELION before version 4 cannot read it.")
     ctf: bool = option(True, "Multiply by the CTF", "And by the dose weight. Otherwise images are as they are.")
@@ -299,8 +341,7 @@ class PseudosubtomoOptions:
                           "cropped box, and mask it.")
     precrop: bool = option(False, "Circular crop beforehand", "Level and mask each window as it is cut, by the largest "
                            "circle that it holds, before the CTF is applied.", advanced=True)
-    whiten: bool = option(False, "Whiten noise", "Make the spectrum of each tilt image flat, by the mean power of "
-                          "blocks of the size of a window.", advanced=True)
+    whiten: bool = _whiten()
     cone_weight: bool = option(False, "Weight down a cone", "In 3D sums, weight down the frequencies about each "
                                "particle's z axis, such as those of a membrane that it stands on.", advanced=True)
     cone_angle: float = option(10.0, "Cone angle", "Opening of that cone.", unit="degrees", low=0.0, high=180.0,
@@ -319,9 +360,7 @@ class PseudosubtomoOptions:
                                       "0 then: rlnTomoSubtomogram has the whole orientation.", advanced=True)
     exact: bool = option(False, "Unbinned windows", "Cut windows out of the images as they are and bin each, as "
                          "RELION does, instead of binning every image once: slower, and equal to RELION's files.")
-    allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
-                              "the table of tomograms are left out and listed; otherwise they are an error.",
-                              advanced=True)
+    allow_loss: bool = _allow_loss()
     device: str = _device()
     threads: int = _threads()
     memory: float = _memory()
@@ -331,14 +370,12 @@ class PseudosubtomoOptions:
 class ParticleOptions:
     """The particle's map straight from tilt series, with half maps and FSC."""
 
-    optimisation_set: str = option("", "Optimisation set", "RELION's optimisation_set.star, which names the tables of "
-                                   "particles, tomograms and trajectories; those that are given beside it are taken "
-                                   "instead.", kind="input")
+    optimisation_set: str = _optimisation_set()
     tomograms: str = _tomograms()
     tomogram_size: str = _tomogram_size()
     particles: str = option("", "Particles STAR", "Particle table with orientations. Halves are those of the column "
                             "rlnRandomSubset, or else every second particle of a tilt series.", kind="input")
-    motion: str = option("", "Trajectories", "Optional motion.star of RELION's polishing.", kind="input")
+    motion: str = _motion()
     output: str = _output()
     binning: float = option(1.0, "Binning factor", "Pixel size of the map over that of the images; any number from 1.",
                             low=1.0, high=100.0)
@@ -348,26 +385,20 @@ class ParticleOptions:
                        low=0, high=1024)
     symmetry: str = option("C1", "Symmetry", "Point group: C1, C2, ..., D2, ..., T, O, I1, I2, I3 or I4, with RELION's "
                            "axes.")
-    max_dose: float = option(0.0, "Maximum dose", "Tilts that had more before their exposure are left out; 0 takes "
-                             "all.", unit="e/A^2", low=0.0, high=1e6)
-    min_frames: int = option(1, "Minimum number of frames", "Particles that fewer tilts show are left out and listed.",
-                             low=1, high=100_000)
+    max_dose: float = _max_dose()
+    min_frames: int = _min_frames()
     invert: bool = option(True, "Invert contrast", "Particles become bright.")
     ctf: bool = option(True, "Correct the CTF", "Otherwise neither CTF nor dose weight are taken into account.")
-    whiten: bool = option(False, "Whiten noise", "Make the spectrum of each tilt image flat, by the mean power of "
-                          "blocks of the size of a window.", advanced=True)
+    whiten: bool = _whiten()
     shift_x: float = _shift("x")
     shift_y: float = _shift("y")
     shift_z: float = _shift("z")
-    diameter: float = option(0.0, "Mask diameter", "Soft spherical mask of the FSC; 0 takes 80 % of the box.", unit="A",
-                             low=0.0, high=1e5)
+    diameter: float = _mask_diameter()
     reference: str = option("", "Known map", "Optional map of the same box and pixel size to compare the map with.",
                             kind="input", advanced=True)
     exact: bool = option(False, "Unbinned windows", "Cut windows out of the images as they are and bin each, as RELION "
                          "does, instead of binning every image once: slower.", advanced=True)
-    allow_loss: bool = option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in "
-                              "the table of tomograms are left out and listed; otherwise they are an error.",
-                              advanced=True)
+    allow_loss: bool = _allow_loss()
     device: str = _device()
     threads: int = _threads()
     memory: float = _memory()
@@ -379,8 +410,7 @@ class AverageOptions:
 
     particles: str = option("", "Particles STAR", "Table of sub-tomograms with 3D CTFs and orientations.", kind="input")
     output: str = _output()
-    diameter: float = option(0.0, "Mask diameter", "Soft spherical mask of the FSC; 0 takes 80 % of the box.", unit="A",
-                             low=0.0, high=1e5)
+    diameter: float = _mask_diameter()
     reference: str = option("", "Known map", "Optional map of the same box and pixel size to compare the average with.",
                             kind="input", advanced=True)
     threads: int = _threads()
@@ -396,8 +426,7 @@ class IntersectOptions:
     new: str = option("", "New particles", "Particle table to compare with, in any dialect. Tilt series are matched by "
                       "name, those of M by hash where both tables have it.", kind="input")
     output: str = _output()
-    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
-                       "folder, ending in .star.")
+    star: str = _star()
     only_old: bool = option(False, "Only old", "Keep particles of the old set that have no partner in the new one.")
     both: bool = option(True, "In both", "Keep particles that are in both sets, with their old poses.")
     only_new: bool = option(False, "Only new", "Add particles of the new set that have no partner in the old one, with "
@@ -415,8 +444,7 @@ class IntersectOptions:
                                    "an unknown size; 0 takes it from the table.", unit="A", low=0.0, high=1000.0)
     new_pixel_size: float = option(0.0, "Pixel size of new coordinates", "The same for the new set.", unit="A",
                                    low=0.0, high=1000.0)
-    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
-                         "told by their hashes and not by their names.", kind="input", advanced=True)
+    source: str = _source()
     memory: float = _memory()
 
 
@@ -427,18 +455,14 @@ class DuplicatesOptions:
     tomograms: str = _sizes()
     particles: str = option("", "Particles STAR", "Particle table in any dialect.", kind="input")
     output: str = _output()
-    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
-                       "folder, ending in .star.")
+    star: str = _star()
     distance: float = option(50.0, "Distance", "Of particles that are closer than this only the one with the best "
                              "score is kept. 0 keeps all.", unit="A", low=0.0, high=1e6)
     score: str = option("", "Score", "Column that says how good a particle is, more being better. Empty takes "
                         "rlnAutopickFigureOfMerit, rlnMaxValueProbDistribution or rlnLogLikeliContribution, whichever "
                         "is there first; none lets the position decide.")
-    coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
-                                           "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
-                                           high=1000.0)
-    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
-                         "told by their hashes and not by their names.", kind="input", advanced=True)
+    coordinates_pixel_size: float = _coordinates_pixel_size()
+    source: str = _source()
 
 
 @dataclass(frozen=True)
@@ -462,15 +486,11 @@ class SelectOptions:
                               "error: the names mean others then. 0 trusts the names.", unit="A", low=0.0, high=1e6,
                               advanced=True)
     output: str = _output()
-    star: str = option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
-                       "folder, ending in .star.")
-    coordinates_pixel_size: float = option(0.0, "Pixel size of the coordinates", "For tables whose coordinates are "
-                                           "pixels of an unknown size; 0 takes it from the table.", unit="A", low=0.0,
-                                           high=1000.0)
+    star: str = _star()
+    coordinates_pixel_size: float = _coordinates_pixel_size()
     normalized: bool = _normalized()
     centre: str = _centre()
-    source: str = option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
-                         "told by their hashes and not by their names.", kind="input", advanced=True)
+    source: str = _source()
 
 
 VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,

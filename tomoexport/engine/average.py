@@ -100,14 +100,33 @@ class Accumulator:
         """
         shell = np.rint(np.sqrt((self.k ** 2).sum(0))).astype(int)
         weight = self.weight[self.inside]
-        mean = np.bincount(shell, weight) / np.maximum(np.bincount(shell), 1)
-        divisor = np.maximum(weight, FLOOR * mean[shell])
+        divisor = held(weight, shell)
         out = np.zeros(self.data.shape, np.complex64)
         np.divide(self.data[self.inside], divisor, out=(value := np.zeros(len(shell), np.complex128)),
                   where=divisor > 0)
         out[self.inside] = value
         real = scipy.fft.fftshift(scipy.fft.irfftn(out, s=(self.padded,) * 3))
         return np.ascontiguousarray(centre_crop(real, self.box, (0, 1, 2))).astype(np.float32)
+
+
+def held(weight, shell):
+    """Weights as divisors: nowhere far below the mean of their shell.
+
+    Parameters
+    ----------
+    weight : ndarray
+        Never negative.
+    shell : ndarray of int
+        Of each, alike in shape.
+
+    Returns
+    -------
+    ndarray
+        At least a thousandth of the shell's mean.
+    """
+    flat = shell.ravel()
+    mean = np.bincount(flat, weight.ravel()) / np.maximum(np.bincount(flat), 1)
+    return np.maximum(weight, FLOOR * mean[shell])
 
 
 def fsc(a, b, radius=None, edge=4.0):

@@ -10,30 +10,29 @@ import ducc0.nufft
 import numpy as np
 import scipy.fft
 
+from .average import held
 from .fourier import centre_crop, centre_phase, sphere
 from .kernels import implementation
 from .pseudo import windows
 
-FLOOR = 1e-3  # of the mean of the shell: smallest divisor
 ACCURACY = 1e-5  # of turned transforms
+SAMPLES = 2_000_000  # of slices in one call, about
 AT_ONCE = 4  # orientations that are sampled together
 TAPER = 10.0  # voxels from the map to nothing
 
 
-def batch(n_tilts, box, samples=2_000_000):
+def batch(n_tilts, box):
     """Particles of one call of `sum_particles`, so that emptying and folding a grid take little of its time.
 
     Parameters
     ----------
     n_tilts, box : int
-    samples : int
-        Of slices, about.
 
     Returns
     -------
     int
     """
-    return samples // (n_tilts * box * (box // 2 + 1)) + 1
+    return SAMPLES // (n_tilts * box * (box // 2 + 1)) + 1
 
 
 def sum_particles(stack, plan, position_px, depth, matrix, visible, backend):
@@ -151,9 +150,7 @@ def divided(data, weight, crop=None):
     n = len(data)
     q = np.fft.fftfreq(n, 1 / n)
     radius = np.sqrt(q[:, None, None] ** 2 + q[:, None] ** 2 + np.arange(n // 2 + 1) ** 2)
-    shell = np.rint(radius).astype(int)
-    mean = np.bincount(shell.ravel(), weight.ravel()) / np.bincount(shell.ravel())
-    divisor = np.maximum(weight, FLOOR * mean[shell])
+    divisor = held(weight, np.rint(radius).astype(int))
     transform = scipy.fft.rfftn(scipy.fft.ifftshift(np.asarray(data, np.float64)))
     out = np.zeros_like(transform)
     np.divide(transform, divisor, out=out, where=(divisor > 0) & (radius < n / 2))

@@ -55,10 +55,8 @@ def plan(options, only=None):
         If a table is not named or cannot be read, the boxes do not go together or there is no such point group.
     """
     point_group(options.symmetry)
-    inner, side = _extraction(options), options.crop or options.box
-    if side % 2 or side > options.box:
-        raise InputError("--crop", "%d px is %s" % (side, "odd" if side % 2 else "more than the box"),
-                         "Give an even size up to the --box of %d px" % options.box)
+    inner = _extraction(options)
+    side = pseudosubtomo.crop(inner)
     # Without an output folder: none of the files that an extraction writes are written here.
     out = replace(pseudosubtomo.plan(replace(inner, output=""), only), verb="particle", options=options, memory_bytes=0)
     if options.reference:
@@ -243,7 +241,7 @@ def collect(options, results):
                 for total, name in zip(sums[w], ("data", "weight")):
                     total += content["%s%d" % (name, w + 1)]
     sums = [symmetrised(*one, rotations) for one in sums]
-    side = options.crop or b
+    side = pseudosubtomo.crop(options)
     found = {"average": divided(*(one + two for one, two in zip(*sums)), side),
              "half1": divided(*sums[0], side), "half2": divided(*sums[1], side)}
     known = mrc.read_volume(options.reference)[0] if options.reference else None

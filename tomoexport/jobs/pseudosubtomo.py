@@ -39,7 +39,6 @@ from .series import identity, load, settings
 
 WAITING = 2  # results per thread that may wait to be written
 CENTRE_BYTES = 32  # of a line in the table of projected centres
-_BOX_ANGLES = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 
 
 def completed(options):
@@ -309,10 +308,11 @@ def _margin(options):
 
 def _box_rotation(particles):
     """Rotation of each particle's box `(N, 3, 3)`: rlnTomoSubtomogramRot, Tilt, Psi."""
-    if not any(label in particles.extra for label in _BOX_ANGLES):
+    if not any(label in particles.extra for label in particlestar.BOX_ANGLE):
         return np.broadcast_to(np.eye(3), (len(particles), 3, 3))
     zeros = [0.0] * len(particles)
-    return matrix_from_zyz(*(np.array(particles.extra.get(label, zeros), np.float64) for label in _BOX_ANGLES))
+    return matrix_from_zyz(*(np.array(particles.extra.get(label, zeros), np.float64)
+                             for label in particlestar.BOX_ANGLE))
 
 
 def _offsets(particles):
@@ -621,7 +621,7 @@ def collect(options, results):
     entries = [entry[uid] for uid in chosen.uid]
     if options.apply_orientations:
         angles = zyz_from_matrix(chosen.rotation)
-        extra = dict(chosen.extra, **{label: a.tolist() for label, a in zip(_BOX_ANGLES, angles)})
+        extra = dict(chosen.extra, **{label: a.tolist() for label, a in zip(particlestar.BOX_ANGLE, angles)})
         chosen = replace(chosen, extra=dict(extra, **dict.fromkeys(particlestar.ANGLE, [0.0] * len(chosen))))
     groups = {one.ts_id: (one.optics_group, one.optics, one.geometry.pixel_size) for one in series}
     report.tilts_per_particle([sum(e["frames"]) for e in entries],
@@ -641,6 +641,14 @@ def collect(options, results):
     return dict(out, star=table, optimisation_set=whole)
 
 
+def _named_tables(options):
+    """The tables of tilt series as a table of tomograms names them; none in Warp's and IMOD's files."""
+    if os.path.isdir(options.tomograms) or not options.tomograms.endswith(".star"):
+        return []
+    return [path for block in star.read(options.tomograms) if block.has("rlnTomoTiltSeriesStarFile")
+            for path in block.text("rlnTomoTiltSeriesStarFile")]
+
+
 def tilt_tables(options):
     """The tables of tilt series that a table of tomograms names.
 
@@ -654,11 +662,7 @@ def tilt_tables(options):
     list of str
         Paths; none for Warp's and IMOD's files.
     """
-    if os.path.isdir(options.tomograms) or not options.tomograms.endswith(".star"):
-        return []
-    folders = search_folders(options.tomograms)
-    return [locate(path, folders) for block in star.read(options.tomograms) if block.has("rlnTomoTiltSeriesStarFile")
-            for path in block.text("rlnTomoTiltSeriesStarFile")]
+    return [locate(path, search_folders(options.tomograms)) for path in _named_tables(options)]
 
 
 def _is_relions(options):
@@ -666,12 +670,9 @@ def _is_relions(options):
 
     RELION looks for what tables name from where it runs, which is taken for the folder that we run in.
     """
-    if os.path.isdir(options.tomograms) or not options.tomograms.endswith(".star"):
-        return False
-    tables = [block.text("rlnTomoTiltSeriesStarFile") for block in star.read(options.tomograms)
-              if block.has("rlnTomoTiltSeriesStarFile")]
-    return bool(tables) and all(os.path.exists(path) for path in tables[0]) and all(
-        os.path.exists(image.rpartition("@")[2]) for path in tables[0] for block in star.read(path)
+    tables = _named_tables(options)
+    return bool(tables) and all(os.path.exists(path) for path in tables) and all(
+        os.path.exists(image.rpartition("@")[2]) for path in tables for block in star.read(path)
         if block.has("rlnMicrographName") for image in set(block.text("rlnMicrographName")))
 
 
