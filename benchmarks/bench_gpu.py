@@ -69,8 +69,8 @@ from common import (
 )
 
 from tomoexport import cli
-from tomoexport.engine import pseudo, subtomo, tomogram
-from tomoexport.engine.backend import Backend, available_cores, keep_freed_memory, list_gpus, select_backend
+from tomoexport.engine import pseudo, subtomo, tomogram, transforms
+from tomoexport.engine.backend import available_cores, keep_freed_memory, list_gpus, select_backend
 from tomoexport.engine.fourier import sphere
 from tomoexport.engine.kernels import gpu
 from tomoexport.engine.preprocess import PreparedStack, prepare_stack
@@ -147,16 +147,6 @@ class FakeClock:
         return 1e3 * (end - start)
 
 
-class ShimBackend(Backend):
-    """A GPU that the CPU plays."""
-
-    def free_bytes(self):
-        return 1 << 34
-
-    def release(self):
-        pass
-
-
 def choose(args, folder):
     """Backend and clock, or exit with 2 and one line."""
     if args.shim:
@@ -165,7 +155,7 @@ def choose(args, folder):
             sys.exit("--shim: no C++ compiler. Install g++")
         runtime = shim.ShimRuntime(Path(folder))
         gpu.runtime = lambda: runtime
-        backend = ShimBackend("cuda", threads=args.threads)
+        backend = shim.ShimBackend("cuda", fft=transforms, threads=args.threads)
         doctor.select_backend = lambda *_: backend
         runner.select_backends = lambda *_: [backend]
         return backend, FakeClock()
@@ -692,23 +682,30 @@ def jobs(args, backend, clock):
             pixels, launch = (8.0, 16.0), in_process
         else:
             data, pixels, launch = standard_job(args.data), (sizes.pixel_size, sizes.tomogram_pixel_size), watch
-        common = ["--tomograms", data / "tomograms.star", "--device", "cuda:%d" % args.device, "--threads",
-                  args.threads, "--output"]
+        particles = ["--tomograms", data / "tomograms.star", "--particles", data / "particles.star"]
+        box = ["--box", sizes.window, "--crop", sizes.box, "--binning", 1 if args.shim else sizes.binning]
+        sides = (sizes.box, sizes.window)
         commands = {
-            "subtomo, box %d, %g A" % (sizes.box, pixels[0]): verb + [
-                "subtomo", "--particles", data / "particles.star", "--pixel-size", pixels[0], "--box", sizes.box],
-            "reconstruct, %g A, odd, even and full" % pixels[1]: verb + [
-                "reconstruct", "--halves", "--pixel-size", pixels[1]]}
+            "subtomo, box %d, %g A" % (sizes.box, pixels[0]): [
+                "subtomo", *particles, "--pixel-size", pixels[0], "--box", sizes.box],
+            "pseudosubtomo, 2D, %d from %d" % sides: ["pseudosubtomo", *particles, *box],
+            "pseudosubtomo, 3D, %d from %d" % sides: ["pseudosubtomo", *particles, *box, "--no-stack2d"],
+            "particle, %d from %d" % sides: ["particle", *particles, *box],
+            "reconstruct, %g A, odd, even and full" % pixels[1]: [
+                "reconstruct", *particles[:2], "--halves", "--pixel-size", pixels[1]]}
+        devices = ["cuda:%d" % args.device] if args.shim else ["cuda:%d" % args.device, "cpu"]
         for name, command in commands.items():
-            runs = []
+            runs = {device: [] for device in devices}
             for _ in range(args.job_repeats + 1):  # the first one compiles, and reads the images
-                with tempfile.TemporaryDirectory(dir=scratch) as output:
-                    runs.append(launch(command + common + [output]))
-            found.append(dict(name=name, first=runs[0], runs=runs[1:]))
-    print("\nWhole jobs as processes, from files to files; median (range) of %d\n" % args.job_repeats)
-    table(["job", "first run, wall s", "wall s", "CPU s", "peak anonymous memory MB"],
-          [[job["name"], "%.3g" % job["first"]["wall"]] + [middle([r[key] for r in job["runs"]])
-                                                         for key in ("wall", "cpu", "anonymous_mb")] for job in found])
+                for device in devices:
+                    with tempfile.TemporaryDirectory(dir=scratch) as output:
+                        runs[device].append(launch(verb + command + [
+                            "--device", device, "--threads", args.threads, "--output", output]))
+            found += [dict(name=name, device=device, first=own[0], runs=own[1:]) for device, own in runs.items()]
+    print("\nWhole jobs as processes, from files to files, in turns; median (range) of %d\n" % args.job_repeats)
+    table(["job", "device", "first run, wall s", "wall s", "CPU s", "peak anonymous memory MB"],
+          [[job["name"], job["device"], "%.3g" % job["first"]["wall"]] + [
+              middle([r[key] for r in job["runs"]]) for key in ("wall", "cpu", "anonymous_mb")] for job in found])
     return found
 
 

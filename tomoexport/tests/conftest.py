@@ -24,3 +24,12 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.longrepr = "Tests marked %s must run here. %s" % (", ".join(sorted(kinds)), reason)
+
+
+@pytest.fixture(scope="session")
+def shim_runtime(tmp_path_factory):
+    """The kernels compiled from the CUDA source for the CPU, once for all tests."""
+    from tomoexport.tests.engine import shim
+    if not shim.compiler():
+        pytest.skip("no C++ compiler: install g++ to compile the CUDA source for the CPU")
+    return shim.ShimRuntime(tmp_path_factory.mktemp("shim"))

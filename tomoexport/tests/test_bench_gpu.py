@@ -31,7 +31,7 @@ def test_a_dry_run_measures_every_stage(tmp_path):
                                  tmp_path / "gpu.json")
     assert status == 0, output + errors
     found = json.loads((tmp_path / "gpu.json").read_text())
-    assert found["failed"] == [] and not found["selftest"]["bad"] and len(found["jobs"]) == 2
+    assert found["failed"] == [] and not found["selftest"]["bad"] and len(found["jobs"]) == 5
     assert [one["batch"] for one in found["throughput"]] == [1, 2, 1, 2, 1, 2, 1, 1]
     assert all(one["ms"] > 0 for one in found["throughput"])
     stages = [one["stages"] for one in found["stages"]]

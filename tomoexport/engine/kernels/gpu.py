@@ -1,7 +1,8 @@
 """The kernels for CUDA: the functions of `reference` on CuPy arrays, from the source in `kernels.cu`.
 
 Arrays are allocated with `xp` and launched with `launch`, so that the tests can put a compiled CPU build of the same
-source behind the same host code.
+source behind the same host code.  A kernel sees memory, not an array: what it reads is copied first where the array has
+gaps or another order of axes, as CuPy's transforms along any axis but the last return it.
 """
 
 from functools import lru_cache
@@ -16,15 +17,19 @@ THREADS = 256
 BLOCKS = 65535
 
 
-class CupyRuntime:
-    """Allocates on the GPU and launches compiled kernels there."""
+class Runtime:
+    """Launches kernels on arrays whose memory they may walk through.
 
-    def __init__(self):
-        import cupy
-        self.xp = cupy
-        self._modules = {}
+    Parameters
+    ----------
+    xp : module
+        cupy, or numpy in tests.
+    """
 
-    def launch(self, name, count, *arguments):
+    def __init__(self, xp):
+        self.xp = xp
+
+    def launch(self, name, count, read, written, *numbers):
         """Launch a kernel.
 
         Parameters
@@ -33,15 +38,43 @@ class CupyRuntime:
             Its name in `kernels.cu`.
         count : int
             Items it works on; decides the number of blocks.
-        *arguments : cupy.ndarray or int
-            Ints become 32-bit.
+        read : sequence of arrays
+            Its first arguments; copied where they are not contiguous.
+        written : sequence of arrays
+            Its next arguments, contiguous.
+        *numbers : int
+            The rest; they become 32-bit.
+
+        Raises
+        ------
+        ValueError
+            If an array that is written has gaps: its copy would be lost.
         """
+        if not all(a.flags.c_contiguous for a in written):
+            raise ValueError("%s would write into an array with gaps" % name)
+        self.start(name, int(count), [self.xp.ascontiguousarray(a) for a in read] + list(written),
+                   [int(n) for n in numbers])
+
+    def start(self, name, count, arrays, numbers):
+        """Start a kernel on contiguous arrays."""
+        raise NotImplementedError
+
+
+class CupyRuntime(Runtime):
+    """Allocates on the GPU and launches compiled kernels there."""
+
+    def __init__(self):
+        import cupy
+        super().__init__(cupy)
+        self._modules = {}
+
+    def start(self, name, count, arrays, numbers):
+        """See `Runtime.start`."""
         device = self.xp.cuda.Device().id
         if device not in self._modules:
             self._modules[device] = self.xp.RawModule(code=SOURCE.read_text(), options=("--std=c++11",))
-        blocks = max(1, min(BLOCKS, -(-int(count) // THREADS)))
-        self._modules[device].get_function(name)((blocks,), (THREADS,), tuple(
-            np.int32(a) if isinstance(a, int) else a for a in arguments))
+        blocks = max(1, min(BLOCKS, -(-count // THREADS)))
+        self._modules[device].get_function(name)((blocks,), (THREADS,), (*arrays, *map(np.int32, numbers)))
 
 
 @lru_cache(maxsize=1)
@@ -60,7 +93,7 @@ def crop(stack, origin, size):
     run = runtime()
     (n, t), (h, w) = origin.shape[:2], stack.shape[1:]
     out = run.xp.empty((n, t, size, size), np.float32)
-    run.launch("crop", out.size, stack, origin, out, n, t, h, w, size)
+    run.launch("crop", out.size, (stack, origin), (out,), n, t, h, w, size)
     return out
 
 
@@ -68,8 +101,10 @@ def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
     """See `reference.modulate`."""
     run = runtime()
     n, t, s, _ = data.shape
+    if not data.flags.c_contiguous:
+        raise ValueError("modulate would change an array with gaps")
     out = run.xp.empty(data.shape, np.float32)
-    run.launch("modulate", out.size, data, phase, slope, depth, shift, envelope, visible, out, n, t, s, mode)
+    run.launch("modulate", out.size, (data, phase, slope, depth, shift, envelope, visible), (out,), n, t, s, mode)
     return out
 
 
@@ -81,7 +116,7 @@ def insert_slices(data, weight, matrix, table, grid):
         raise ValueError("kernels of %d cells are not compiled; use 4" % table.shape[1])
     side = grid + 2 * HALO
     out = run.xp.zeros((n, side, side, grid // 2 + 1 + 2 * HALO, 4), np.float32)
-    run.launch("insert_slices", data.size, data, weight, matrix, table, out, n, t, b, len(matrix),
+    run.launch("insert_slices", data.size, (data, weight, matrix, table), (out,), n, t, b, len(matrix),
                table.shape[0] - 1, grid)
     return out
 
@@ -91,8 +126,8 @@ def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
     run = runtime()
     n, t, s, sh = data.shape
     out = run.xp.empty((2, sh, 3, n, t, sh), np.float32)
-    run.launch("modulate_parts", n * t * sh * sh, data, phase, slope, depth, shift, envelope, visible, out, n, t, s,
-               mode)
+    run.launch("modulate_parts", n * t * sh * sh, (data, phase, slope, depth, shift, envelope, visible), (out,),
+               n, t, s, mode)
     return out
 
 
@@ -102,7 +137,7 @@ def join_parts(parts, sign, mask):
     _, bh, _, n, t, _ = parts.shape
     shape = (n, t, 2 * (bh - 1), bh)
     data, transfer = run.xp.empty(shape, np.complex64), run.xp.empty(shape, np.float32)
-    run.launch("join_parts", data.size, parts, sign, mask, data, transfer, n * t, 2 * (bh - 1))
+    run.launch("join_parts", data.size, (parts, sign, mask), (data, transfer), n * t, 2 * (bh - 1))
     return data, transfer
 
 
@@ -118,8 +153,8 @@ def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
     inside = (rows * (r[part] <= radius)).sum(axis=(2, 3))
     mean = (total - inside) / run.xp.maximum((r > radius).sum(), np.float32(1))
     out = run.xp.empty((n, t, size, size), np.float32)
-    run.launch("circle", out.size, rows, mask.astype(np.float32), mean.astype(np.float32), out, n * t, count, s,
-               int(size), int(size) // 2 if rolled else 0)
+    run.launch("circle", out.size, (rows, mask.astype(np.float32), mean.astype(np.float32)), (out,), n * t, count, s,
+               size, size // 2 if rolled else 0)
     return out
 
 
@@ -128,7 +163,7 @@ def insert_linear(data, weight, matrix, limit, grid):
     run = runtime()
     n, t, b, _ = data.shape
     out = run.xp.zeros((n, grid + 4, grid + 4, grid // 2 + 2, 4), np.float32)
-    run.launch("insert_linear", data.size, data, weight, matrix, limit, out, n, t, b, len(matrix), grid)
+    run.launch("insert_linear", data.size, (data, weight, matrix, limit), (out,), n, t, b, len(matrix), grid)
     return out
 
 
@@ -137,7 +172,7 @@ def fold_linear(cells, grid, share=1.0):
     run = runtime()
     shape = (len(cells), grid, grid, grid // 2 + 1)
     data, weight, count = (run.xp.empty(shape, kind) for kind in (np.complex64, np.float32, np.float32))
-    run.launch("fold_linear", data.size, cells, data, weight, count, len(cells), grid)
+    run.launch("fold_linear", data.size, (cells,), (data, weight, count), len(cells), grid)
     weight *= np.float32(share)
     count *= np.float32(share)
     return data, weight, count
@@ -148,7 +183,7 @@ def fold_grid(cells, grid):
     run = runtime()
     shape = (len(cells), grid, grid, grid // 2 + 1)
     data, weight = run.xp.empty(shape, np.complex64), run.xp.empty(shape, np.float32)
-    run.launch("fold_grid", data.size, cells, data, weight, len(cells), grid)
+    run.launch("fold_grid", data.size, (cells,), (data, weight), len(cells), grid)
     return data, weight
 
 
@@ -157,7 +192,7 @@ def spread_rows(rows, start, source, factor, used):
     run = runtime()
     n, count, length = rows.shape
     out = run.xp.empty((n, len(start) - 1, length), np.float32)
-    run.launch("spread_rows", out.size, rows, start, source, factor, out, n, count, len(start) - 1, length, int(used))
+    run.launch("spread_rows", out.size, (rows, start, source, factor), (out,), n, count, len(start) - 1, length, used)
     return out
 
 
@@ -166,8 +201,8 @@ def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, dept
     run = runtime()
     (h, wh), out_wh = transform.shape, shape[1] // 2 + 1
     out = run.xp.zeros((len(depth), shape[0], out_wh), np.complex64)
-    run.launch("weigh", transform.size, transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, out,
-               h, wh, tables.shape[1], len(depth), int(mode), int(shape[0]), out_wh, len(direction))
+    run.launch("weigh", transform.size, (transform, step, gain_y, gain_x, tables, scale, direction, phase, depth),
+               (out,), h, wh, tables.shape[1], len(depth), mode, shape[0], out_wh, len(direction))
     return out
 
 
@@ -176,7 +211,7 @@ def resample(images, origin, step, table, out):
     run = runtime()
     n, h, w = images.shape
     samples = out if out.flags.c_contiguous else run.xp.empty(out.shape, np.float32)
-    run.launch("resample", out.size, images, origin, step, table, samples, n, h, w, len(table) - 1, out.shape[1],
+    run.launch("resample", out.size, (images, origin, step, table), (samples,), n, h, w, len(table) - 1, out.shape[1],
                out.shape[2])
     if samples is not out:
         out[:] = samples
@@ -188,7 +223,7 @@ def backproject(rows, position, slab, group, n_groups, nz, nx):
     run = runtime()
     t, k, u, ny = rows.shape
     out = run.xp.empty((n_groups, nz, nx, ny), np.float32)
-    run.launch("backproject", nz * nx * ny, rows, position, slab, group, out, t, k, u, ny, nz, nx, n_groups)
+    run.launch("backproject", nz * nx * ny, (rows, position, slab, group), (out,), t, k, u, ny, nz, nx, n_groups)
     return run.xp.ascontiguousarray(out.transpose(0, 1, 3, 2))
 
 
@@ -197,8 +232,7 @@ def project(volume, position, n_u):
     run = runtime()
     nz, ny, nx = volume.shape
     rows = run.xp.zeros((len(position), n_u, ny), np.float32)
-    run.launch("project", volume.size, run.xp.ascontiguousarray(volume.transpose(0, 2, 1)), position, rows,
-               len(position), n_u, ny, nz, nx)
+    run.launch("project", volume.size, (volume.transpose(0, 2, 1), position), (rows,), len(position), n_u, ny, nz, nx)
     return rows
 
 
@@ -208,8 +242,8 @@ def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
     t, k, u, f, n_y = rows.shape
     nz, ny, nx = (int(n) for n in shape)
     out = run.xp.empty((n_groups, nz, nx, ny), np.float32)
-    run.launch("backproject_sheared", nz * nx * ny, rows, position, offset, slab, group, out, t, k, u, f, n_y, nz, nx,
-               ny, n_groups)
+    run.launch("backproject_sheared", nz * nx * ny, (rows, position, offset, slab, group), (out,), t, k, u, f, n_y,
+               nz, nx, ny, n_groups)
     return run.xp.ascontiguousarray(out.transpose(0, 1, 3, 2))
 
 
@@ -219,6 +253,6 @@ def project_sheared(volume, position, offset, extent):
     nz, ny, nx = volume.shape
     u, f, n_y = (int(n) for n in extent)
     rows = run.xp.zeros((len(position), u, f, n_y), np.float32)
-    run.launch("project_sheared", volume.size, run.xp.ascontiguousarray(volume.transpose(0, 2, 1)), position, offset,
-               rows, len(position), u, f, n_y, nz, nx, ny)
+    run.launch("project_sheared", volume.size, (volume.transpose(0, 2, 1), position, offset), (rows,), len(position), u,
+               f, n_y, nz, nx, ny)
     return rows

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from tomoexport.engine.backend import Backend
 from tomoexport.engine.kernels import gpu
 from tomoexport.engine.subtomo import plan_subtomos, reconstruct_subtomos
 from tomoexport.engine.tomogram import plan_tomogram, reconstruct_tomogram
@@ -14,17 +13,10 @@ from tomoexport.tests.engine.test_tomogram import bead, ctf, series
 pytestmark = pytest.mark.compiler
 
 
-@pytest.fixture(scope="module")
-def runtime(tmp_path_factory):
-    if not shim.compiler():
-        pytest.skip("no C++ compiler: install g++ to compile the CUDA source for the CPU")
-    return shim.ShimRuntime(tmp_path_factory.mktemp("host"))
-
-
 @pytest.fixture
-def device(runtime, monkeypatch):
-    monkeypatch.setattr(gpu, "runtime", lambda: runtime)
-    return Backend("cuda", threads=2)
+def device(shim_runtime, monkeypatch):
+    monkeypatch.setattr(gpu, "runtime", lambda: shim_runtime)
+    return shim.ShimBackend("cuda", threads=2)
 
 
 def alike(a, b):

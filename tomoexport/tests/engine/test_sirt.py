@@ -11,19 +11,16 @@ from tomoexport.engine.rows import make_lattice
 from tomoexport.engine.simulate import make_series, project_tilt
 from tomoexport.engine.sirt import refine
 from tomoexport.engine.tomogram import plan_tomogram, reconstruct_tomogram
-from tomoexport.tests.engine import shim
 from tomoexport.tests.engine.test_tomogram import bead, centre_of, series
 
 PIXEL = 10.0
 
 
 @pytest.fixture(params=["numpy", "cpu", pytest.param("cuda-source-on-cpu", marks=pytest.mark.compiler)])
-def kernels(request, monkeypatch, tmp_path_factory):
+def kernels(request, monkeypatch):
     if request.param != "cuda-source-on-cpu":
         return implementation(request.param)
-    if not shim.compiler():
-        pytest.skip("no C++ compiler: install g++ to compile the CUDA source for the CPU")
-    runtime = shim.ShimRuntime(tmp_path_factory.mktemp("sirt"))
+    runtime = request.getfixturevalue("shim_runtime")
     monkeypatch.setattr(gpu, "runtime", lambda: runtime)
     return gpu
 

@@ -177,20 +177,9 @@ def test_F38_another_try_finds_the_arrays_of_the_first_gone():
 
 
 @pytest.mark.compiler
-def test_an_export_in_batches_is_the_export_one_by_one(tmp_path, monkeypatch):
+def test_an_export_in_batches_is_the_export_one_by_one(tmp_path, monkeypatch, shim_runtime):
     """The GPU path of the job, on the CUDA source compiled for the CPU, with a device that is full at two particles."""
-    if not shim.compiler():
-        pytest.skip("no C++ compiler: install g++ to compile the CUDA source for the CPU")
-    runtime = shim.ShimRuntime(tmp_path)
-    monkeypatch.setattr(gpu, "runtime", lambda: runtime)
-
-    class Full(Backend):
-        def free_bytes(self):
-            return 1 << 40
-
-        def release(self):
-            pass
-
+    monkeypatch.setattr(gpu, "runtime", lambda: shim_runtime)
     real, sizes = subtomo.reconstruct_subtomos, []
 
     def reconstruct(stack, plan, position, *rest):
@@ -206,7 +195,7 @@ def test_an_export_in_batches_is_the_export_one_by_one(tmp_path, monkeypatch):
     volumes = {}
     for name in ("cpu", "cuda"):
         if name == "cuda":
-            monkeypatch.setattr(runner, "select_backends", lambda *arguments: [Full("cuda", threads=1)])
+            monkeypatch.setattr(runner, "select_backends", lambda *arguments: [shim.ShimBackend("cuda", threads=1)])
         out = runner.run({"verb": "subtomo", "options": {
             "tomograms": str(data / "tomograms.star"), "particles": str(data / "particles.star"), "pixel_size": 8.0,
             "box": 16, "diameter": 100.0, "output": str(tmp_path / name)}})
