@@ -97,11 +97,14 @@ class Backend:
         Returns
         -------
         int
-            Bytes; of a GPU with what CuPy's pool holds unused.
+            Bytes; of a GPU with what CuPy's pool holds unused, and no more than the pool may have
+            (CUPY_GPU_MEMORY_LIMIT).
         """
         if self.on_gpu:
             pool = self.xp.get_default_memory_pool()
-            return self.xp.cuda.Device(self.device).mem_info[0] + pool.free_bytes()
+            free = self.xp.cuda.Device(self.device).mem_info[0] + pool.free_bytes()
+            limit = pool.get_limit()  # 0 is none
+            return min(free, max(0, limit - pool.used_bytes())) if limit else free
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def is_out_of_memory(self, error):

@@ -127,6 +127,14 @@ def test_gpus_are_listed(monkeypatch):
     assert backend.list_gpus() == [("H200", 9), ("A40", 5)]
 
 
+@pytest.mark.parametrize("limit, expected", [(0, 1200), (700, 500), (150, 0), (9000, 1200)])
+def test_a_limit_of_the_pool_is_kept_to(limit, expected):
+    pool = types.SimpleNamespace(free_bytes=lambda: 200, used_bytes=lambda: 200, get_limit=lambda: limit)
+    xp = types.SimpleNamespace(get_default_memory_pool=lambda: pool, cuda=types.SimpleNamespace(
+        Device=lambda number: types.SimpleNamespace(mem_info=(1000, 4000))))
+    assert backend.Backend("cuda", xp).free_bytes() == expected
+
+
 def test_memory_is_known():
     assert backend.select_backend("cpu").free_bytes() > 0
     backend.keep_freed_memory()

@@ -18,7 +18,7 @@ class Numpy:
 
     fft = types.SimpleNamespace(config=types.SimpleNamespace(get_plan_cache=Plans))
     cuda = types.SimpleNamespace(Device=lambda number: types.SimpleNamespace(use=lambda: None, mem_info=(1 << 40, 0)))
-    get_default_memory_pool = staticmethod(lambda: types.SimpleNamespace(free_bytes=lambda: 0,
+    get_default_memory_pool = staticmethod(lambda: types.SimpleNamespace(free_bytes=lambda: 0, get_limit=lambda: 0,
                                                                          free_all_blocks=lambda: None))
 
     def __getattr__(self, name):

@@ -7,7 +7,7 @@ import pytest
 
 from tomoexport.engine.kernels import gpu
 from tomoexport.io import mrc
-from tomoexport.jobs import runner
+from tomoexport.jobs import batches, runner
 from tomoexport.tests.engine import shim
 
 
@@ -95,8 +95,9 @@ def test_a_gpu_writes_what_the_cpu_does(device, data, tmp_path, name):
 @pytest.mark.gpu
 @pytest.mark.parametrize("verb, values", [("subtomo", BOX), ("pseudosubtomo", dict(RELION, stack2d=False)),
                                           ("particle", {"box": 16})])
-def test_little_memory_makes_the_batches_smaller(cupy, data, tmp_path, verb, values, caplog):
-    """The pool refuses what is above its limit, as a full card does."""
+def test_little_memory_makes_the_batches_smaller(cupy, data, tmp_path, monkeypatch, verb, values, caplog):
+    """The pool refuses what is above its limit, as a full card does, and the batches were planned for more."""
+    monkeypatch.setattr(batches, "SHARE", 1e6)
     expected = export(verb, data, tmp_path / "cpu", "cpu", **values)
     pool = cupy.get_default_memory_pool()
 
@@ -106,7 +107,7 @@ def test_little_memory_makes_the_batches_smaller(cupy, data, tmp_path, verb, val
         return export(verb, data, tmp_path / name, "cuda:0", **values)
 
     compare(made("enough"), expected, 1e-4)
-    pool.set_limit(size=pool.total_bytes() // 2)
+    pool.set_limit(size=pool.total_bytes() * 3 // 4)
     try:
         found = made("little")
     finally:
