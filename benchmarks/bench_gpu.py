@@ -69,7 +69,7 @@ from common import (
 )
 
 from tomoexport import cli
-from tomoexport.engine import pseudo, subtomo, tomogram, transforms
+from tomoexport.engine import pseudosubtomo, subtomo, tomogram, transforms
 from tomoexport.engine.backend import available_cores, keep_freed_memory, list_gpus, select_backend
 from tomoexport.engine.fourier import sphere
 from tomoexport.engine.kernels import gpu
@@ -352,14 +352,14 @@ def volumes_3d_ctfs_cost(given, result, **_):
 
 
 def stacks_cost(given, result, **_):
-    """What `pseudo.extract_stacks` does itself: one factor on the transforms."""
+    """What `pseudosubtomo.extract_stacks` does itself: one factor on the transforms."""
     plan, (n, t) = given[1], result.shape[:2]
     count = float(n * t * plan.box * (plan.box // 2 + 1))
     return Cost(16 * count, 2 * count)
 
 
 def volumes_cost(given, result, **_):
-    """What `pseudo.extract_volumes` does itself: signs of the transforms, factors of three volumes."""
+    """What `pseudosubtomo.extract_volumes` does itself: signs of the transforms, factors of three volumes."""
     plan, (n, t) = given[1], given[2].shape[:2]
     count = float(n * t * plan.box * (plan.box // 2 + 1))
     return Cost(16 * count + 2 * size_of(*result), 2 * count + sum(r.size for r in result))
@@ -474,10 +474,10 @@ def functions_of(sizes, fft):
         ENGINE + "subtomo:slices": ("crop", slices_cost),
         ENGINE + "subtomo:_spread": ("window, 3D CTF", volumes_3d_ctfs_cost),
         ENGINE + "subtomo:reconstruct_subtomos": ("host", nothing),
-        ENGINE + "pseudo:windows": ("host", nothing),
-        ENGINE + "pseudo:_circled": ("host", nothing),
-        ENGINE + "pseudo:extract_stacks": ("factors", stacks_cost),
-        ENGINE + "pseudo:extract_volumes": ("factors", volumes_cost),
+        ENGINE + "pseudosubtomo:windows": ("host", nothing),
+        ENGINE + "pseudosubtomo:_circled": ("host", nothing),
+        ENGINE + "pseudosubtomo:extract_stacks": ("factors", stacks_cost),
+        ENGINE + "pseudosubtomo:extract_volumes": ("factors", volumes_cost),
         ENGINE + "rows:RowSampler.__init__": ("filter tables (host)", nothing),
         ENGINE + "rows:RowSampler._tables": ("filter tables (host)", nothing),
         ENGINE + "rows:RowSampler.fill": ("padding, host", fill_cost),
@@ -511,8 +511,8 @@ def particle_cases(args, backend):
     seen = g.project(rng.uniform(-0.3, 0.3, (most, 3)) * g.volume_size)
     position, depth = stack.position_px(seen.xy), g.hand * seen.depth
     visible, on_device = np.ones(depth.shape, bool), backend.to_device(images)
-    plan = subtomo.plan_subtomos(g, ctf, sizes.box, sizes.padded, p, backend)
-    other = pseudo.plan_pseudo(g, ctf, sizes.window, sizes.box, p, sizes.binning, backend)
+    plan = subtomo.setup_subtomos(g, ctf, sizes.box, sizes.padded, p, backend)
+    other = pseudosubtomo.setup_pseudosubtomos(g, ctf, sizes.window, sizes.box, p, sizes.binning, backend)
     matrix = seen.matrix if len(seen.matrix) == 1 else None
 
     def views(n):
@@ -522,11 +522,11 @@ def particle_cases(args, backend):
         return lambda: subtomo.reconstruct_subtomos(on_device, plan, *views(n), backend)
 
     def volumes(n):
-        return lambda: pseudo.extract_volumes(on_device, other, *views(n), backend)
+        return lambda: pseudosubtomo.extract_volumes(on_device, other, *views(n), backend)
 
     def stacks(n):
         at, below, _, shown = views(n)
-        return lambda: pseudo.extract_stacks(on_device, other, at, below, shown, backend)
+        return lambda: pseudosubtomo.extract_stacks(on_device, other, at, below, shown, backend)
 
     yield Case("sub-tomogram + 3D CTF, %d from %d" % (sizes.box, sizes.padded), "particle", subtomos, sizes.batches)
     yield Case("pseudo-subtomogram 3D, %d from %d" % (sizes.box, sizes.window), "particle", volumes, sizes.batches)
@@ -541,7 +541,7 @@ def tomogram_cases(args, backend):
     g, ctf = made.geometry, made.ctf
     stack = PreparedStack(rng.standard_normal((sizes.tilts,) + sizes.tomogram, dtype=np.float32), (p, p),
                           np.zeros(sizes.tilts, bool), np.zeros(sizes.tilts, int))
-    planned = tomogram.plan_tomogram(g, p, ctf)
+    planned = tomogram.setup_tomogram(g, p, ctf)
     group = odd_even_groups(g.tilt, g.used)
 
     def make(slabs):
@@ -717,7 +717,7 @@ def own_subtomos(args, backend, clock):
     p, box, n = g.pixel_size, int(data["box"]), len(data["position"])
     stack = PreparedStack(data["images"], (p, p), np.zeros(g.n_tilts, bool), np.zeros(g.n_tilts, int))
     images, seen = backend.to_device(data["images"]), g.project(data["position"])
-    plan = subtomo.plan_subtomos(g, ctf, box, args.sizes.padded, p, backend)
+    plan = subtomo.setup_subtomos(g, ctf, box, args.sizes.padded, p, backend)
     position, depth, visible = stack.position_px(seen.xy), g.hand * seen.depth, np.ones(seen.depth.shape, bool)
 
     def work():
@@ -740,7 +740,7 @@ def own_tomogram(args, backend, clock):
     """Seconds of our side on a data set, for one map and with halves, from images in memory to the host's memory."""
     data, g, ctf = load(args.worker[1])
     p, images, group = g.pixel_size, data["images"], odd_even_groups(g.tilt, g.used)
-    plan = tomogram.plan_tomogram(g, p, ctf)
+    plan = tomogram.setup_tomogram(g, p, ctf)
 
     def work(halves):
         stack = prepare_stack(lambda t: images[t].copy(), ["image %d" % t for t in range(len(images))], p, p,

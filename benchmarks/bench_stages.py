@@ -33,7 +33,7 @@ import numpy as np
 import scipy.fft
 from common import LIBRARIES, STANDARD, finish, machine, middle, run, standard_job, table
 
-from tomoexport.engine import pseudo
+from tomoexport.engine import pseudosubtomo
 from tomoexport.engine.backend import Backend, keep_freed_memory
 from tomoexport.engine.turn import turn_series
 from tomoexport.io import particlestar
@@ -160,7 +160,7 @@ class Setup:
                    threads=self.args.worker_threads, device="cpu", **values)
 
     def prepared(self, one, options, normalize=True, backend=None, progress=None, turn=None):
-        """What `jobs.series.prepare` gives for a series; kept, so that the runs that are timed do not read."""
+        """What `jobs.tiltseries.prepare` gives for a series; kept, so that the runs that are timed do not read."""
         key = options.pixel_size, options.invert, turn is None
         if key not in self._prepared:
             self._prepared[key] = series.prepare(one, options, normalize, self.backend, turn=turn)
@@ -218,15 +218,17 @@ def pseudo_cases(setup):
     position, depth, visible = stack.position_px(seen.xy), g.hand * seen.depth, np.ones(seen.depth.shape, bool)
 
     def export(volumes):
-        plan = pseudo.plan_pseudo(g, one.ctf, PSEUDO_BOX, BOX, PIXEL_SIZE, PIXEL_SIZE / g.pixel_size, setup.backend)
+        plan = pseudosubtomo.setup_pseudosubtomos(g, one.ctf, PSEUDO_BOX, BOX, PIXEL_SIZE,
+                                                  PIXEL_SIZE / g.pixel_size, setup.backend)
 
         def work(i):
             some = slice(i, i + 1)
             if volumes:
-                pseudo.extract_volumes(stack.images, plan, position[some], depth[some], seen.matrix, visible[some],
-                                       setup.backend)
+                pseudosubtomo.extract_volumes(stack.images, plan, position[some], depth[some], seen.matrix,
+                                              visible[some], setup.backend)
             else:
-                pseudo.extract_stacks(stack.images, plan, position[some], depth[some], visible[some], setup.backend)
+                pseudosubtomo.extract_stacks(stack.images, plan, position[some], depth[some], visible[some],
+                                             setup.backend)
 
         with ThreadPoolExecutor(setup.backend.threads) as pool:
             list(pool.map(work, range(len(chosen))))
@@ -278,8 +280,8 @@ OPERATIONS = {
                 "all": (None, None, None)}),
     "subtomos": Operation(
         "Sub-tomogram and 3D CTF", "particle", subtomo_cases, {
-            JOBS + "subtomo:plan_subtomos": "plan of the series",
-            ENGINE + "subtomo:plan_visible": "plan of the series",
+            JOBS + "subtomo:setup_subtomos": "plan of the series",
+            ENGINE + "subtomo:setup_visible": "plan of the series",
             KERNELS + "crop": "cut",
             ENGINE + "transforms:rfft2": "transform",
             KERNELS + "modulate_parts": "CTF",
@@ -298,14 +300,14 @@ OPERATIONS = {
                 "all": (None, None, None)}),
     "pseudo": Operation(
         "RELION 5 pseudo-subtomogram", "particle", pseudo_cases, {
-            ENGINE + "pseudo:plan_pseudo": "plan of the series",
+            ENGINE + "pseudosubtomo:setup_pseudosubtomos": "plan of the series",
             KERNELS + "crop": "cut",
-            ENGINE + "pseudo:windows": "transform",  # what is left of it
+            ENGINE + "pseudosubtomo:windows": "transform",  # what is left of it
             KERNELS + "modulate": "CTF",
-            ENGINE + "pseudo:_circled": "inverse transform of the windows",  # what is left of it
+            ENGINE + "pseudosubtomo:_circled": "inverse transform of the windows",  # what is left of it
             KERNELS + "circle": "circle",
-            ENGINE + "pseudo:extract_stacks": "second transform, scales",  # what is left of it
-            ENGINE + "pseudo:extract_volumes": "second transform, scales",
+            ENGINE + "pseudosubtomo:extract_stacks": "second transform, scales",  # what is left of it
+            ENGINE + "pseudosubtomo:extract_volumes": "second transform, scales",
             KERNELS + "insert_linear": "insertion",
             KERNELS + "fold_linear": "fold",
             ENGINE + "transforms:irfftn": "inverse transform",

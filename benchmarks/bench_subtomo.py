@@ -32,9 +32,9 @@ from tomoexport.engine.kernels import implementation
 from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.preprocess import PreparedStack
-from tomoexport.engine.pseudo import extract_volumes, plan_pseudo
+from tomoexport.engine.pseudosubtomo import extract_volumes, setup_pseudosubtomos
 from tomoexport.engine.simulate import make_series, project_tilt
-from tomoexport.engine.subtomo import padded_box, plan_subtomos, reconstruct_subtomos
+from tomoexport.engine.subtomo import padded_box, reconstruct_subtomos, setup_subtomos
 from tomoexport.engine.turn import ALONG_X, turn_image, turn_series
 from tomoexport.engine.weights import envelope
 
@@ -72,12 +72,12 @@ def export(data, geometry, ctf, threads, with_ctf=True, repeats=1, relion=False)
         _, geometry, ctf = turn_series(geometry, ctf, pixel)
     start = time.perf_counter()
     if relion:
-        plan = plan_pseudo(geometry, ctf, int(1.5 * box), box, pixel, 4.0, backend)
+        plan = setup_pseudosubtomos(geometry, ctf, int(1.5 * box), box, pixel, 4.0, backend)
         make = extract_volumes
     else:
         depth_range = np.abs(geometry.project(data["position"]).depth).max()
         padded, _ = padded_box(box, ctf, pixel, DIAMETER * box * pixel, depth_range)
-        plan = plan_subtomos(geometry, ctf, box, padded, pixel, backend, dose_weighting=with_ctf)
+        plan = setup_subtomos(geometry, ctf, box, padded, pixel, backend, dose_weighting=with_ctf)
         make = reconstruct_subtomos
     plan_seconds = time.perf_counter() - start
 
@@ -174,7 +174,7 @@ def grid_ours(path):
     """Numerator of our gridding: windows inserted with weight 1."""
     data, geometry, _ = load(path)
     box, backend = int(data["box"]), Backend("cpu", threads=1)
-    plan = plan_subtomos(geometry, None, box, box, geometry.pixel_size, backend, dose_weighting=False)
+    plan = setup_subtomos(geometry, None, box, box, geometry.pixel_size, backend, dose_weighting=False)
     plan = replace(plan, envelope=np.ones_like(plan.envelope))
     centre = np.full((1, geometry.n_tilts, 2), box // 2, np.float64)
     nothing = np.zeros((1, geometry.n_tilts))
@@ -189,7 +189,7 @@ def grid_relion(path):
     big = int(1.5 * box)
     margin = (big - box) // 2
     images = np.pad(data["images"], ((0, 0), (margin, margin), (margin, margin)))
-    plan = plan_pseudo(geometry, None, big, box, geometry.pixel_size, 1.0, backend, invert=False, circle=False)
+    plan = setup_pseudosubtomos(geometry, None, big, box, geometry.pixel_size, 1.0, backend, invert=False, circle=False)
     centre = np.full((1, geometry.n_tilts, 2), big // 2, np.float64)
     nothing = np.zeros((1, geometry.n_tilts))
     return extract_volumes(images, plan, centre, nothing, geometry.matrix[None], nothing == 0, backend)[0][0]

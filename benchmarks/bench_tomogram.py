@@ -24,7 +24,7 @@ from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.preprocess import prepare_stack
 from tomoexport.engine.simulate import make_series, project_tilt
-from tomoexport.engine.tomogram import plan_tomogram, reconstruct_tomogram
+from tomoexport.engine.tomogram import reconstruct_tomogram, setup_tomogram
 from tomoexport.engine.weights import odd_even_groups
 
 BLOCK = 64  # voxels: side of the cubes that are compared
@@ -38,7 +38,7 @@ def reconstruct(path, threads, with_ctf=True, halves=False):
     start = time.perf_counter()
     stack = prepare_stack(lambda t: images[t].copy(), ["image %d" % t for t in range(len(images))], pixel, pixel,
                           invert=False, threads=threads)
-    plan = plan_tomogram(geometry, pixel, ctf if with_ctf else None)
+    plan = setup_tomogram(geometry, pixel, ctf if with_ctf else None)
     group = odd_even_groups(geometry.tilt, geometry.used) if halves else None
     volumes = reconstruct_tomogram(stack, geometry, ctf if with_ctf else None, plan, backend,
                                    "phaseflip" if with_ctf else "none", with_ctf, group)

@@ -223,7 +223,7 @@ class ReconstructOptions:
 
 
 @dataclass(frozen=True)
-class ParticleOptions:
+class ExportOptions:
     """What all exports of particles ask for."""
 
     tomograms: str = _tomograms()
@@ -274,7 +274,7 @@ class ParticleOptions:
 
 
 @dataclass(frozen=True)
-class SubtomoOptions(ParticleOptions):
+class SubtomoOptions(ExportOptions):
     """Sub-tomograms, each with its 3D CTF."""
 
     prerotate: bool = option(False, "Pre-rotate particles", "Turn volumes and 3D CTFs by the particles' orientations "
@@ -294,7 +294,7 @@ class SubtomoOptions(ParticleOptions):
 
 
 @dataclass(frozen=True)
-class SeriesOptions(ParticleOptions):
+class SeriesOptions(ExportOptions):
     """A series of tilt images per particle, dose-ascending, not CTF-corrected, with the pose of every image."""
 
     reader: str = option("tomodrgn", "Program that will read it", "What tomoDRGN or cryoDRGN cannot take is refused or "

@@ -171,7 +171,7 @@ def tomogram(path, ts, pixel_size, centre, halves=(), ctf_corrected=False):
     pixel_size : float
         Angstrom per voxel.
     centre : sequence of 3 float
-        Voxels xyz from the first one; not always the middle, see `engine.tomogram.TomogramPlan`.
+        Voxels xyz from the first one; not always the middle, see `engine.tomogram.TomogramSetup`.
     halves : (str, str)
         From the odd and from the even tilts.
     ctf_corrected : bool

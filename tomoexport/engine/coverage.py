@@ -10,7 +10,7 @@ def covered_columns(geometry, plan, sections, rows):
     ----------
     geometry : TiltSeriesGeometry
         Only the tilts that are used.
-    plan : tomogram.TomogramPlan
+    plan : tomogram.TomogramSetup
     sections, rows : ndarray `(Z,)`, `(Y,)` of int
         Voxels along z and y.
 

@@ -1,7 +1,7 @@
 """The map of a particle straight from the tilt images of many: sums of slices, their symmetry and their division.
 
-Windows multiplied by CTF and dose weight, as `pseudo.windows` gives them, enter one Fourier grid for all particles by
-trilinear interpolation, turned by their orientations, beside the squares of the factors.  Both sums add up over tilt
+Windows multiplied by CTF and dose weight, as `pseudosubtomo.windows` gives them, enter one Fourier grid for all
+particles by trilinear interpolation, turned by their orientations, beside the squares of the factors.  Both sums add up over tilt
 series and obey symmetries; the first, freed from the interpolation's envelope, is divided by the second.  The order of
 things is RELION 5's, whose maps come out.
 """
@@ -13,7 +13,7 @@ import scipy.fft
 from .average import held
 from .fourier import centre_crop, centre_phase, sphere
 from .kernels import implementation
-from .pseudo import windows
+from .pseudosubtomo import windows
 
 ACCURACY = 1e-5  # of turned transforms
 SAMPLES = 2_000_000  # of slices in one call, about
@@ -41,7 +41,7 @@ def sum_particles(stack, plan, position_px, depth, matrix, visible, backend):
     Parameters
     ----------
     stack, plan, position_px, depth, visible, backend
-        As `pseudo.extract_stacks`.
+        As `pseudosubtomo.extract_stacks`.
     matrix : ndarray `(N, T, 2, 3)`
         Image displacement of a displacement in the frame of the particle.
 

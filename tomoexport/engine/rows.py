@@ -73,7 +73,7 @@ def make_lattice(geometry, plan, upsampling):
     ----------
     geometry : TiltSeriesGeometry
         Of T tilts.
-    plan : tomogram.TomogramPlan
+    plan : tomogram.TomogramSetup
     upsampling : int
         Samples per voxel across, and along y where columns are displaced.
 
@@ -132,7 +132,7 @@ class RowSampler:
     stack : PreparedStack
     geometry : TiltSeriesGeometry
     ctf : Ctf or None
-    plan : tomogram.TomogramPlan
+    plan : tomogram.TomogramSetup
     backend : Backend
     correction : str
         Key of `kernels.CTF_MODES`.

@@ -28,7 +28,7 @@ from .weights import envelope, slice_density
 
 
 @dataclass(frozen=True, eq=False)
-class SubtomoPlan:
+class SubtomoSetup:
     """All that particles of one tilt series share.
 
     Attributes
@@ -95,7 +95,7 @@ def padded_box(box, ctf, pixel_size, diameter, depth_range=0.0, largest=None):
     return (box if taken == box else fast_even(taken)), needed
 
 
-def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weighting=True, mode="phaseflip", source=None):
+def setup_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weighting=True, mode="phaseflip", source=None):
     """Prepare what all particles of one tilt series share.
 
     Parameters
@@ -118,7 +118,7 @@ def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weightin
 
     Returns
     -------
-    SubtomoPlan
+    SubtomoSetup
     """
     kx, ky = frequency_grid((padded, padded), pixel_size)
     mode = CTF_MODES["none" if ctf is None else mode]
@@ -134,19 +134,19 @@ def plan_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weightin
     grid = grid_size(box)
     put = backend.to_device
     density = slice_density(geometry.matrix, (padded, padded), pixel_size, box * pixel_size)
-    plan = SubtomoPlan(box, padded, grid, source or padded, pixel_size, mode, weight, density, put(phase), put(slope),
+    plan = SubtomoSetup(box, padded, grid, source or padded, pixel_size, mode, weight, density, put(phase), put(slope),
                        None, put(kernel_table(box, grid)), geometry.matrix, None)
     if runs_along_x(geometry.matrix):
         plan = replace(plan, terms=tuple(put(a) for a in spread_terms(geometry.matrix[:, 1, ::2], box, grid)))
-    return plan_visible(plan, geometry, np.ones(geometry.n_tilts, bool), backend)
+    return setup_visible(plan, geometry, np.ones(geometry.n_tilts, bool), backend)
 
 
-def plan_visible(plan, geometry, visible, backend):
+def setup_visible(plan, geometry, visible, backend):
     """Adapt a plan to particles that only some of the tilts show: the others count in no density either.
 
     Parameters
     ----------
-    plan : SubtomoPlan
+    plan : SubtomoSetup
     geometry : TiltSeriesGeometry
         That of the plan.
     visible : ndarray `(T,)` of bool
@@ -154,7 +154,7 @@ def plan_visible(plan, geometry, visible, backend):
 
     Returns
     -------
-    SubtomoPlan
+    SubtomoSetup
     """
     envelope_, shown = np.zeros_like(plan.weight), np.flatnonzero(visible)
     density = plan.density[shown]
@@ -172,7 +172,7 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
     ----------
     stack : ndarray `(T, h, w)` float32
         Prepared tilt images; on the device.
-    plan : SubtomoPlan
+    plan : SubtomoSetup
     position_px : ndarray `(N, T, 2)` float64
         Where each particle is seen, pixels of the images from their corner, yx.
     depth : ndarray `(N, T)`
@@ -181,7 +181,7 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
         Image displacement of a displacement in the frame of the volume; that of the geometry may take less time.
     visible : ndarray `(N, T)` of bool
         Tilts that show the particle; the others are absent from volume and CTF, and from the density if the plan is
-        of `plan_visible`.
+        of `setup_visible`.
     backend : Backend
     correct : bool
         False leaves out the CTF volumes (None is returned for them).

@@ -28,7 +28,7 @@ FILTERING = 0.3  # share of the time that filtering takes, for progress
 
 
 @dataclass(frozen=True, eq=False)
-class TomogramPlan:
+class TomogramSetup:
     """Extent of a tomogram and how its slabs of depth are cut.
 
     Attributes
@@ -54,7 +54,7 @@ class TomogramPlan:
     slab_height: float
 
 
-def plan_tomogram(geometry, pixel_size, ctf=None):
+def setup_tomogram(geometry, pixel_size, ctf=None):
     """Plan the tomogram of a tilt series.
 
     Parameters
@@ -68,7 +68,7 @@ def plan_tomogram(geometry, pixel_size, ctf=None):
 
     Returns
     -------
-    TomogramPlan
+    TomogramSetup
         Even sides. A slab is so thin that at Nyquist the CTF's phase is off by pi/4 at most at its faces.
     """
     shape = tuple(max(2, 2 * int(np.floor(s / pixel_size / 2 + 0.5))) for s in geometry.volume_size[::-1])
@@ -76,11 +76,11 @@ def plan_tomogram(geometry, pixel_size, ctf=None):
     half = np.maximum(centre, np.array(shape[::-1]) - centre) * pixel_size
     reach = float(np.abs(geometry.rotation[:, 2] * half).sum(axis=1).max())
     if ctf is None:
-        return TomogramPlan(shape, pixel_size, centre, 1, -reach, 2 * reach)
+        return TomogramSetup(shape, pixel_size, centre, 1, -reach, 2 * reach)
     # pi lambda (dz/2) k^2 <= pi/4 at k = 1 / (2 pixel_size)
     height = 2 * pixel_size ** 2 / ctf.optics.wavelength
     n = max(1, int(np.ceil(2 * reach / height)))
-    return TomogramPlan(shape, pixel_size, centre, n, -reach, 2 * reach / n)
+    return TomogramSetup(shape, pixel_size, centre, n, -reach, 2 * reach / n)
 
 
 def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phaseflip", dose_weighting=True, group=None,
@@ -95,7 +95,7 @@ def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phasef
         Of the same T tilts, all used.
     ctf : Ctf or None
         Of the same tilts; not needed for `correction` 'none'.
-    plan : TomogramPlan
+    plan : TomogramSetup
     backend : Backend
     correction : {'phaseflip', 'none', 'wiener'}
     dose_weighting : bool

@@ -18,7 +18,7 @@ def uploaded(images, copies, backend):
     Parameters
     ----------
     images : ndarray `(T, h, w)`
-    copies : engine.transfer.Ring or engine.transfer.Direct
+    copies : engine.copies.Ring or engine.copies.Direct
     backend : Backend
 
     Returns

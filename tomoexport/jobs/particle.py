@@ -7,9 +7,9 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 
 from ..engine.backend import available_cores
+from ..engine.copies import copier
 from ..engine.particlesum import as_map, batch, divided, sum_particles, symmetrised
 from ..engine.symmetry import point_group
-from ..engine.transfer import transfers
 from ..errors import InputError
 from ..io import atomic, mrc
 from ..io.manifest import fingerprint
@@ -22,7 +22,7 @@ from .memory import budget, workers_that_fit
 from .particles import RING, Needs, halves, recorded
 from .plan import PROCESS_BYTES, Problem, size
 from .progress import Progress
-from .series import settings
+from .tiltseries import settings
 
 SAME = 1e-3  # relative difference of pixel sizes that one map may have
 _LATER = ("symmetry", "diameter", "reference")  # what the sums of a tilt series do not depend on
@@ -165,7 +165,7 @@ def execute(unit, options, backend):
     shared = pseudosubtomo.shared_plan(series, images, inner, backend)
     place, depth = pseudosubtomo.seen_at(particles, unit.work["exposures"], series, images, pixel)
     matrix = g.project(particles.position, particles.rotation).matrix
-    copies = transfers(backend, RING)
+    copies = copier(backend, RING)
     backend.keep_plans()
     held, each = uploaded(images, copies, backend), g.n_tilts * (12 * shared.source ** 2 + 56 * b * b)
     progress = Progress(unit.name, int(kept.sum()), "particles")

@@ -14,7 +14,7 @@ from ..io.manifest import fingerprint
 from ..io.motion import read_motion
 from .memory import budget, workers_that_fit
 from .plan import Plan, Problem, size, state
-from .series import first_tilts, identity, load, settings
+from .tiltseries import first_tilts, identity, load, settings
 
 RING = 3  # buffers for results of a GPU: one is filled while others are written
 RING_BYTES = 256 << 20  # of one of them at most
@@ -130,7 +130,7 @@ def plan_particles(verb, options, only, describe, poses_for=""):
         # A particle counts in a tilt where all of it is in the image.
         exposures = complete[unit.name].dose, complete[unit.name].acq_order
         try:
-            found = g.project(places(own, exposures, g)[0])
+            found = g.project(poses_at(own, exposures, g)[0])
         except InputError as error:
             unit.error = Problem("failed", unit.name, "%s: %s" % (error.item, error.cause), error.remedy)
             problems.append(unit.error)
@@ -156,7 +156,7 @@ def plan_particles(verb, options, only, describe, poses_for=""):
         out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
         unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
                                        own.position.tolist(), own.rotation.tolist(), [a.tolist() for a in exposures],
-                                       [a.tolist() for a in places(own, exposures, g)])
+                                       [a.tolist() for a in poses_at(own, exposures, g)])
     if short:
         least, name = max(short)
         needed = ceil(100 * devices * least / 1e9) / 100
@@ -217,7 +217,7 @@ def read_particles(options, series, allow_loss=True):
     return particles.moved((options.shift_x, options.shift_y, options.shift_z)), notes
 
 
-def places(particles, exposures, geometry):
+def poses_at(particles, exposures, geometry):
     """Where particles are, and how they are turned, while the tilts of a series are exposed.
 
     Parameters
@@ -242,14 +242,14 @@ def places(particles, exposures, geometry):
     return particles.trajectory.at(dose, np.array([row[number] for number in geometry.acq_order]))
 
 
-def frames(particles, rotation, prerotate):
+def volume_frames(particles, rotation, prerotate):
     """Frames in which volumes are made.
 
     Parameters
     ----------
     particles : ParticleSet
     rotation : ndarray `(N, 3, 3)` or `(N, T, 3, 3)`
-        As of `places`.
+        As of `poses_at`.
     prerotate : bool
 
     Returns

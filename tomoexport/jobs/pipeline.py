@@ -74,7 +74,7 @@ class Pipeline:
         ----------
         items : sequence
             What `write` calls them; at least one.
-        fetched : engine.transfer.Fetched
+        fetched : engine.copies.Fetched
             Their arrays, one entry per item along the first axis; released when all are written.
 
         Raises

@@ -9,19 +9,19 @@ from types import SimpleNamespace
 import numpy as np
 
 from ..engine.backend import available_cores
+from ..engine.copies import copier
 from ..engine.fourier import fourier_rescale
 from ..engine.poses import matrix_from_zyz, zyz_from_matrix
 from ..engine.preprocess import rescaled_shape
-from ..engine.pseudo import (
+from ..engine.pseudosubtomo import (
     cone_weight,
     extract_stacks,
     extract_volumes,
-    plan_pseudo,
+    setup_pseudosubtomos,
     visible_tilts,
     whitening_filter,
 )
 from ..engine.trajectory import Trajectory
-from ..engine.transfer import transfers
 from ..errors import InputError, UnitError
 from ..io import atomic, mrc, optimisationset, particlestar, pseudostar, relion5, star
 from ..io.manifest import fingerprint
@@ -31,11 +31,11 @@ from ..io.projected import write_projected
 from . import report
 from .batches import CUDA_BYTES, GPU_WRITERS, Batches, uploaded
 from .memory import budget, workers_that_fit
-from .particles import RING, RING_BYTES, Needs, places, recorded
+from .particles import RING, RING_BYTES, Needs, poses_at, recorded
 from .pipeline import Pipeline
 from .plan import PROCESS_BYTES, Plan, Problem, size, state
 from .progress import Progress
-from .series import identity, load, settings
+from .tiltseries import identity, load, settings
 
 WAITING = 2  # results per thread that may wait to be written
 CENTRE_BYTES = 32  # of a line in the table of projected centres
@@ -186,7 +186,7 @@ def plan(options, only=None):
             continue
         own, g = particles.in_series(unit.name), unit.series.geometry
         exposures = complete[unit.name].dose, complete[unit.name].acq_order
-        seen = visible_tilts(g, g.project(places(own, exposures, g)[0]).xy,
+        seen = visible_tilts(g, g.project(poses_at(own, exposures, g)[0]).xy,
                              options.binning * side / 2 * g.pixel_size, options.max_dose or None)
         kept = seen.sum(axis=1) >= options.min_frames
         unit.inputs.update({path: state(path) for path in (options.particles, options.motion) if path})
@@ -223,7 +223,7 @@ def plan(options, only=None):
             turned.append(_box_rotation(own).tolist())
             turned += [own.rotation.tolist()] if options.apply_orientations or options.cone_weight else []
         unit.fingerprint = fingerprint(_settings(options), identity(unit.series), factors(unit.series), list(own.uid),
-                                       own.position.tolist(), turned, places(own, exposures, g)[0].tolist())
+                                       own.position.tolist(), turned, poses_at(own, exposures, g)[0].tolist())
     if units and not any(unit.error for unit in units) and not any(unit.work["kept"].any() for unit in units):
         problems.append(Problem("warning" if options.only_project else "error", options.particles,
                                 "no particle lies within at least %d images" % options.min_frames, "Check the pixel "
@@ -426,7 +426,7 @@ def shared_plan(series, images, options, backend):
 
     Returns
     -------
-    PseudoPlan
+    PseudosubtomoSetup
     """
     g, whitening = series.geometry, None
     if options.whiten:
@@ -437,7 +437,7 @@ def shared_plan(series, images, options, backend):
             raise UnitError(series.ts_id, "its images are smaller than a window", "Take a smaller --box, or do not "
                             "whiten")
         whitening = whitening_filter(inner, side, options.box, ratio)
-    return plan_pseudo(g, series.ctf if options.ctf else None, options.box, crop(options),
+    return setup_pseudosubtomos(g, series.ctf if options.ctf else None, options.box, crop(options),
                        options.binning * g.pixel_size, options.binning, backend,
                        options.binning if options.exact else 1.0, options.invert, options.circle, options.precrop,
                        whitening, factors(series)[1])
@@ -464,7 +464,7 @@ def seen_at(particles, exposures, series, images, pixel):
         Angstrom added to the defocus.
     """
     g = series.geometry
-    found = g.project(places(particles, exposures, g)[0])
+    found = g.project(poses_at(particles, exposures, g)[0])
     place = (found.xy / pixel[::-1] + np.array(images.shape[:0:-1]) // 2)[..., ::-1]
     # A trajectory moves the image point and leaves the defocus, as in RELION.
     return place, g.hand * factors(series)[0] * g.project(particles.position).depth
@@ -506,7 +506,7 @@ def execute(unit, options, backend):
         entries.append({"uid": uid, "kept": bool(k), "frames": frames.tolist(), "image": stem + end,
                         "weights": None if options.stack2d else stem + "_weights.mrc",
                         "reason": "" if k else "seen in %d tilts, %d asked for" % (shown.sum(), options.min_frames)})
-    found = g.project(places(particles, unit.work["exposures"], g)[0])
+    found = g.project(poses_at(particles, unit.work["exposures"], g)[0])
     table, picture = _show(unit, options, rows, found.xy)
     result = {"particles": entries, "projected": table, "report": picture, "notes": [], "files": [table]}
     index = np.flatnonzero(kept)
@@ -536,7 +536,7 @@ def execute(unit, options, backend):
                       float16=options.float16)
         progress()
 
-    copies = transfers(backend, RING)
+    copies = copier(backend, RING)
     backend.keep_plans()
     held = uploaded(images, copies, backend)
     most = max(1, min(RING_BYTES, (room - needs.shared) // RING) // needs.result)

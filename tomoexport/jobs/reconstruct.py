@@ -10,7 +10,7 @@ from ..engine.backend import Backend, available_cores
 from ..engine.coverage import keep_covered
 from ..engine.deconvolve import deconvolve, typical_defocus
 from ..engine.preprocess import rescaled_shape
-from ..engine.tomogram import GPU_THREADS, plan_tomogram, reconstruct_tomogram, tomogram_bytes
+from ..engine.tomogram import GPU_THREADS, reconstruct_tomogram, setup_tomogram, tomogram_bytes
 from ..engine.weights import odd_even_groups
 from ..errors import InputError
 from ..io import mrc
@@ -20,7 +20,7 @@ from . import report
 from .memory import budget
 from .plan import PROCESS_BYTES, RESULTS, Plan, Problem, size, state
 from .progress import Progress
-from .series import identity, load, prepare, settings
+from .tiltseries import identity, load, prepare, settings
 
 LABEL = "tomoexport reconstruct"
 #: Outputs that are made, and kept, together.
@@ -63,7 +63,7 @@ def plan(options, only=None):
                 problems.append(unit.error)
                 continue
             unit.inputs.update({path: state(path) for path, _ in unit.series.odd + unit.series.even})
-        tomogram = plan_tomogram(g, options.pixel_size, None if options.ctf == "none" else unit.series.ctf)
+        tomogram = setup_tomogram(g, options.pixel_size, None if options.ctf == "none" else unit.series.ctf)
         volumes = 1 + 2 * options.halves + options.deconvolve
         unit.disk_bytes = 4 * volumes * int(np.prod(tomogram.shape))
         try:
@@ -97,7 +97,7 @@ def memory_bytes(series, options, tomogram):
     ----------
     series : TiltSeries
     options : ReconstructOptions
-    tomogram : engine.tomogram.TomogramPlan
+    tomogram : engine.tomogram.TomogramSetup
 
     Returns
     -------

@@ -68,7 +68,7 @@ def verb_module(verb):
     module
         With ``plan``, ``execute`` and ``collect``.
     """
-    return importlib.import_module("." + {"series": "imageseries"}.get(verb, verb), __package__)
+    return importlib.import_module("." + verb, __package__)
 
 
 def plan(verb, options, only=None):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..engine.copies import Fetched, copier
 from ..engine.fourier import fast_even
 from ..engine.gridding import grid_size
 from ..engine.normalise import normalise_volume, normalise_volumes
@@ -13,11 +14,10 @@ from ..engine.preprocess import rescaled_shape
 from ..engine.subtomo import (
     exact_windows,
     padded_box,
-    plan_subtomos,
-    plan_visible,
     reconstruct_subtomos,
+    setup_subtomos,
+    setup_visible,
 )
-from ..engine.transfer import Fetched, transfers
 from ..engine.trilinear import reconstruct_trilinear, windows_at
 from ..engine.turn import turn_series
 from ..errors import InputError
@@ -26,11 +26,21 @@ from ..io.paths import safe_stem
 from . import report
 from .batches import CUDA_BYTES, GPU_WRITERS, Batches, uploaded
 from .memory import workers_that_fit
-from .particles import RING, RING_BYTES, Needs, diameter, exported, frames, paths_in_table, places, plan_particles
+from .particles import (
+    RING,
+    RING_BYTES,
+    Needs,
+    diameter,
+    exported,
+    paths_in_table,
+    plan_particles,
+    poses_at,
+    volume_frames,
+)
 from .pipeline import Pipeline
 from .plan import PROCESS_BYTES, Problem
 from .progress import Progress
-from .series import prepare
+from .tiltseries import prepare
 
 WAITING = 2  # results per thread of the CPU that may wait to be written
 SPARSE = 0.01  # what is below in a sparse 3D CTF is 0
@@ -141,7 +151,8 @@ def execute(unit, options, backend):
     room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
     reading = replace(options, pixel_size=pixel_size) if options.exact else options
     readers = replace(backend, threads=workers_that_fit(room, needs.shared, needs.reader, backend.threads))
-    turning = frames(particles, places(particles, unit.work["exposures"], unit.series.geometry)[1], options.prerotate)
+    rotation = poses_at(particles, unit.work["exposures"], unit.series.geometry)[1]
+    turning = volume_frames(particles, rotation, options.prerotate)
     series, turn = _turned(unit.series, options, turning is not None)
     stack, series, result["notes"] = prepare(series, reading, options.normalize_input, readers,
                                              Progress(unit.name + " reading", len(before), "tilts"), turn)
@@ -168,8 +179,8 @@ def execute(unit, options, backend):
     workers = 1 if on_gpu else workers_that_fit(room, needs.shared, needs.worker, backend.threads)
     pipeline = Pipeline(store, GPU_WRITERS if on_gpu else workers, RING if on_gpu else WAITING * workers,
                         backend.activate)
-    position, rotation = places(particles, unit.work["exposures"], g)
-    projection = g.project(position, frames(particles, rotation, options.prerotate))
+    position, rotation = poses_at(particles, unit.work["exposures"], g)
+    projection = g.project(position, volume_frames(particles, rotation, options.prerotate))
     views = _Views(stack.position_px(projection.xy), (options.hand or g.hand) * projection.depth, projection.matrix,
                    seen)
     if kaiser_bessel:
@@ -223,10 +234,10 @@ class _Once:
 def _kaiser_bessel(unit, options, backend, stack, series, views, index, radius, most, pipeline):
     """Batches of particles that the same tilts show, and what computes one of them."""
     g, source, padded = series.geometry, unit.work["source"], unit.work["padded"]
-    copies = transfers(backend, RING)
+    copies = copier(backend, RING)
     backend.keep_plans()
     images = uploaded(stack.images, copies, backend)
-    general = plan_subtomos(g, series.ctf, options.box, padded,
+    general = setup_subtomos(g, series.ctf, options.box, padded,
                             options.pixel_size if source is None else g.pixel_size * source / padded, backend,
                             source=source)
     patterns, which = np.unique(views.seen[index], axis=0, return_inverse=True)
@@ -235,7 +246,7 @@ def _kaiser_bessel(unit, options, backend, stack, series, views, index, radius, 
     def batches():
         # Particles that the same tilts show, as a rule all of them, share the density of slices.
         for n, pattern in enumerate(patterns):
-            plan_ = _Once(lambda p=pattern: general if p.all() else plan_visible(general, g, p, backend))
+            plan_ = _Once(lambda p=pattern: general if p.all() else setup_visible(general, g, p, backend))
             for some in sizes.split(index[which.reshape(-1) == n]):
                 yield plan_, some
 

@@ -5,7 +5,7 @@ from tomo.objects import SetOfTiltSeries
 
 from ..convert import attributes, from_scipion, to_scipion
 from ..io import mrc, warptoolsset
-from ..jobs import readers
+from ..jobs import programs
 from ..options import from_dict
 from .protocol_export_subtomos import ProtTomoExportSubtomos
 from .protocol_series import FAILED
@@ -62,7 +62,7 @@ class ProtTomoExportImageSeries(ProtTomoExportSubtomos):
                                         if name != "species"})
         series = self.inputTiltSeries.get()
         hands = {from_scipion.known_hand(ts) for ts in series.iterItems()} - {0}
-        problems = readers.of_options(options, hands) + readers.of_voltage(
+        problems = programs.of_options(options, hands) + programs.of_voltage(
             options, series.getAcquisition().getVoltage(), "tilt series")
         return [str(problem) for problem in problems if problem.severity == severity]
 

@@ -26,7 +26,7 @@ from ..io.paths import safe_stem
 from ..io.relion5 import write_project
 from ..jobs import pseudosubtomo
 from ..jobs.runner import verb_module
-from ..jobs.series import load
+from ..jobs.tiltseries import load
 from ..options import VERBS, from_dict
 from .form import addCompute, addOptions, optionValues
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre

@@ -5,7 +5,7 @@ import pytest
 
 from tomoexport.engine.coverage import covered_columns, keep_covered
 from tomoexport.engine.geometry import TiltSeriesGeometry
-from tomoexport.engine.tomogram import plan_tomogram
+from tomoexport.engine.tomogram import setup_tomogram
 
 
 @pytest.mark.parametrize("axis, xtilt", [(85.0, 0.0), (0.0, 0.0), (-90.0, 4.0), (33.0, -3.0)])
@@ -13,7 +13,7 @@ def test_voxels_are_kept_where_every_tilt_shows_them(axis, xtilt):
     n = 7
     geometry = TiltSeriesGeometry("a", (120, 100), 8.0, np.linspace(-50, 50, n), axis, np.linspace(-60, 90, 2 * n)
                                   .reshape(n, 2), np.arange(n) * 3.0, (700.0, 800.0, 300.0), xtilt=np.full(n, xtilt))
-    plan = plan_tomogram(geometry, 20.0)
+    plan = setup_tomogram(geometry, 20.0)
     nz, ny, nx = plan.shape
     first, stop = covered_columns(geometry, plan, np.arange(nz), np.arange(ny))
     x, y, z = np.meshgrid(np.arange(nx), np.arange(ny), np.arange(nz), indexing="ij")

@@ -15,7 +15,7 @@ from tomoexport.engine.geometry import (
 )
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.engine.preprocess import prepare_stack
-from tomoexport.engine.subtomo import plan_subtomos, reconstruct_subtomos
+from tomoexport.engine.subtomo import reconstruct_subtomos, setup_subtomos
 from tomoexport.engine.trilinear import reconstruct_trilinear, windows_at
 from tomoexport.engine.turn import turn_series
 from tomoexport.tests.shared import derived, need_shared, read_220728, shared
@@ -129,7 +129,7 @@ def test_default_gridding_sees_the_same_particle(peer, cpu, turn):
         stack = prepare_stack(lambda t: images[t].copy(), [g.ts_id] * len(images), g.pixel_size, g.pixel_size, False,
                               False, turn=turn)
         images, position = stack.images, stack.position_px(g.project(peer_points(peer)).xy)
-    plan, depth = plan_subtomos(g, ctf, 32, 64, g.pixel_size, cpu), g.project(peer_points(peer)).depth
+    plan, depth = setup_subtomos(g, ctf, 32, 64, g.pixel_size, cpu), g.project(peer_points(peer)).depth
     assert (plan.terms is not None) == bool(turn)
     volumes, transfer = reconstruct_subtomos(images, plan, position, g.hand * depth, g.matrix[None],
                                              np.ones(depth.shape, bool), cpu)

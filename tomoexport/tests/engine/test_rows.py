@@ -6,7 +6,7 @@ import pytest
 from tomoexport.engine.ctf import Ctf, Optics, frequency_grid
 from tomoexport.engine.preprocess import PreparedStack
 from tomoexport.engine.rows import RowSampler
-from tomoexport.engine.tomogram import plan_tomogram, reconstruct_tomogram
+from tomoexport.engine.tomogram import reconstruct_tomogram, setup_tomogram
 from tomoexport.engine.weights import envelope, exact_filter
 from tomoexport.errors import InputError
 from tomoexport.tests.engine.test_tomogram import series
@@ -54,7 +54,7 @@ def error(a, b):
 
 def test_samples_are_the_values_of_the_image_there(rng, cpu):
     g, stack = series(rng), noise(rng)
-    sampler = RowSampler(stack, g, optics(), plan_tomogram(g, 5.3), cpu, "wiener", True, False, 2)
+    sampler = RowSampler(stack, g, optics(), setup_tomogram(g, 5.3), cpu, "wiener", True, False, 2)
     lattice = sampler.lattice
     rows = np.zeros((1,) + lattice.rows_shape(1, 16), np.float32)
     for t in (0, 6):
@@ -76,7 +76,7 @@ def test_samples_are_the_values_of_the_image_there(rng, cpu):
 def test_back_projection_against_exact_sums(rng, cpu, change, limit):
     """White noise, every frequency up to Nyquist: the worst case for interpolation."""
     g, stack = series(rng, **change), noise(rng)
-    plan = plan_tomogram(g, PIXEL)
+    plan = setup_tomogram(g, PIXEL)
     volume, = reconstruct_tomogram(stack, g, None, plan, cpu, "none", True)
     sampler = RowSampler(stack, g, None, plan, cpu, "none", True, True, 2)
     index = np.stack(np.meshgrid(np.arange(10, 34, 5), np.arange(20, 50, 4), np.arange(16, 44), indexing="ij"), -1)
@@ -97,7 +97,7 @@ def test_back_projection_against_exact_sums(rng, cpu, change, limit):
 @pytest.mark.parametrize("sirt", [0, 3])
 def test_little_memory_gives_the_same_in_smaller_pieces(rng, cpu, change, sirt):
     g, stack = series(rng, **change), noise(rng)
-    plan = plan_tomogram(g, PIXEL, optics())
+    plan = setup_tomogram(g, PIXEL, optics())
     common = (stack, g, optics(), plan, cpu)
     group = np.arange(9) % 2
     whole = reconstruct_tomogram(*common, group=group, sirt=sirt)
@@ -123,7 +123,7 @@ def test_little_memory_gives_the_same_in_smaller_pieces(rng, cpu, change, sirt):
 
 def test_progress_adds_up(rng, cpu):
     g, stack = series(rng), noise(rng)
-    plan = plan_tomogram(g, 8.0)
+    plan = setup_tomogram(g, 8.0)
     for sirt in (0, 4):
         done = []
         reconstruct_tomogram(stack, g, None, plan, cpu, "none", progress=done.append, sirt=sirt)
@@ -133,11 +133,11 @@ def test_progress_adds_up(rng, cpu):
 def test_a_beam_along_y_is_refused(rng, cpu):
     g = series(rng, xtilt=np.full(9, 89.0), tilt=np.zeros(9))
     with pytest.raises(InputError, match="beam runs along the y axis"):
-        reconstruct_tomogram(noise(rng), g, None, plan_tomogram(g, 8.0), cpu, "none")
+        reconstruct_tomogram(noise(rng), g, None, setup_tomogram(g, 8.0), cpu, "none")
 
 
 def test_frequencies_are_those_of_the_padded_image(rng, cpu):
     g = series(rng)
-    sampler = RowSampler(noise(rng), g, None, plan_tomogram(g, 8.0), cpu, "none", False, False, 1)
+    sampler = RowSampler(noise(rng), g, None, setup_tomogram(g, 8.0), cpu, "none", False, False, 1)
     kx, ky = frequency_grid(sampler.padded, PIXEL)
     assert np.allclose(kx[0, 1], sampler.step[1]) and np.allclose(ky[1, 0], sampler.step[0])

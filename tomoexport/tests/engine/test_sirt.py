@@ -10,7 +10,7 @@ from tomoexport.engine.preprocess import PreparedStack, prepare_stack
 from tomoexport.engine.rows import make_lattice
 from tomoexport.engine.simulate import make_series, project_tilt
 from tomoexport.engine.sirt import refine
-from tomoexport.engine.tomogram import plan_tomogram, reconstruct_tomogram
+from tomoexport.engine.tomogram import reconstruct_tomogram, setup_tomogram
 from tomoexport.tests.engine.test_tomogram import bead, centre_of, series
 
 PIXEL = 10.0
@@ -28,7 +28,7 @@ def kernels(request, monkeypatch):
 @pytest.mark.parametrize("phases", [0, 1, 2], ids=["straight", "sheared", "sheared, twice as fine"])
 def test_projection_is_the_adjoint_of_back_projection(rng, kernels, phases):
     g = series(rng, 7, xtilt=np.full(7, 5.0 if phases else 0.0))
-    lattice = make_lattice(g, plan_tomogram(g, 14.0), max(phases, 1))
+    lattice = make_lattice(g, setup_tomogram(g, 14.0), max(phases, 1))
     assert lattice.straight == (phases == 0) and lattice.phases == max(phases, 1)
     nz, ny, nx = shape = (8, 20, 18)
     volume = rng.standard_normal(shape).astype(np.float32)
@@ -69,7 +69,7 @@ def contrast(volume, s, plan):
 def test_contrast_of_particles_in_the_raw_map(cpu, xtilt):
     """Ten iterations raise it threefold; it falls slowly as more of them bring out detail and noise."""
     s, stack = noisy(xtilt)
-    plan = plan_tomogram(s.geometry, PIXEL, s.ctf)
+    plan = setup_tomogram(s.geometry, PIXEL, s.ctf)
     found = [contrast(reconstruct_tomogram(stack, s.geometry, s.ctf, plan, cpu, sirt=n)[0], s, plan)
              for n in (0, 10, 30)]
     assert found[1] > 3 * found[0]
@@ -78,7 +78,7 @@ def test_contrast_of_particles_in_the_raw_map(cpu, xtilt):
 
 def test_iterations_bring_projections_closer_to_the_images(rng, cpu):
     g = series(rng, 9)
-    lattice = make_lattice(g, plan_tomogram(g, 8.0), 1)
+    lattice = make_lattice(g, setup_tomogram(g, 8.0), 1)
     truth = rng.standard_normal((20, 16, 30)).astype(np.float32)
     project = implementation(cpu).project
     images = project(truth, lattice.position, lattice.n_u)[:, None, :, None]
@@ -95,7 +95,7 @@ def test_iterations_bring_projections_closer_to_the_images(rng, cpu):
 def test_density_sums_to_the_images(rng, cpu):
     """A slab of even density: what it projects to is its thickness times that, in every tilt."""
     g = series(rng, 9, shift=np.zeros((9, 2)))
-    plan = plan_tomogram(g, 8.0)
+    plan = setup_tomogram(g, 8.0)
     lattice = make_lattice(g, plan, 1)
     truth = np.full((plan.shape[0], 16, plan.shape[2]), 0.5, np.float32)
     images = implementation(cpu).project(truth, lattice.position, lattice.n_u)[:, None, :, None]
@@ -108,7 +108,7 @@ def test_density_sums_to_the_images(rng, cpu):
 def test_a_bead_stays_where_it_is(rng, cpu, change):
     g = series(rng, **change)
     where = np.array([[31.0, -52.0, 23.0]])
-    plan = plan_tomogram(g, 5.0)
+    plan = setup_tomogram(g, 5.0)
     volume, = reconstruct_tomogram(bead(g, where), g, None, plan, cpu, "none", False, sirt=20)
     assert np.linalg.norm(centre_of(volume, plan) - where[0]) < 0.3 * 5.0
 
@@ -119,7 +119,7 @@ def test_halves_have_iterations_of_their_own(rng, cpu):
                           np.zeros(9, int))
     ctf = Ctf(Optics(), np.full(9, 2e4), np.full(9, 1.9e4), np.full(9, 10.0))
     group = np.arange(9) % 2
-    plan = plan_tomogram(g, 8.0, ctf)
+    plan = setup_tomogram(g, 8.0, ctf)
     full, odd, even = reconstruct_tomogram(stack, g, ctf, plan, cpu, group=group, sirt=5)
     alone, = reconstruct_tomogram(stack, g, ctf, plan, cpu, sirt=5)
     assert np.abs(full - alone).max() < 1e-4 * alone.std()

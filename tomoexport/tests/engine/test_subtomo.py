@@ -22,9 +22,9 @@ from tomoexport.engine.subtomo import (
     _within,
     exact_windows,
     padded_box,
-    plan_subtomos,
-    plan_visible,
     reconstruct_subtomos,
+    setup_subtomos,
+    setup_visible,
 )
 from tomoexport.engine.turn import turn_series
 from tomoexport.engine.weights import exact_filter, odd_even_groups, slice_density
@@ -52,7 +52,7 @@ def test_kaiser_bessel_gridding_against_the_exact_sum(rng, cpu, axis):
     windows = rng.standard_normal((1, 41, box, box)).astype(np.float32)
     data = scipy.fft.rfft2(windows) * centre_phase(box)
     cells = np.ascontiguousarray(np.swapaxes(geometry.matrix[None], -1, -2)) * (grid / box)
-    plan = plan_subtomos(geometry, None, box, box, 1.0, cpu)
+    plan = setup_subtomos(geometry, None, box, box, 1.0, cpu)
     assert (plan.terms is None) == (axis != -90)
     if plan.terms:
         volume = _spread(data * _within(box), np.abs(data), plan, None, cpu, False)[0][0]
@@ -115,7 +115,7 @@ def test_an_exported_object_is_the_object_filtered_by_its_3d_ctf(rng, cpu, hand,
     known = turned.volume(box, 4.0)
     if turn:
         images, geometry, ctf, position = turned_images(images, geometry, ctf, [[102.3, -51.7, 211.9]])
-    plan = plan_subtomos(geometry, ctf, box, padded, 4.0, cpu)
+    plan = setup_subtomos(geometry, ctf, box, padded, 4.0, cpu)
     assert (plan.terms is not None) == turn
     seen = np.ones((1, 41), bool)
     v, c = reconstruct_subtomos(images, plan, position, geometry.hand * depth, geometry.matrix[None], seen, cpu)
@@ -129,7 +129,7 @@ def test_an_exported_object_is_the_object_filtered_by_its_3d_ctf(rng, cpu, hand,
 
 def test_pre_rotation_turns_volume_and_ctf_alike(rng, cpu):
     geometry, ctf, images, position, depth, _, phantom = object_in_a_series(rng)
-    plan = plan_subtomos(geometry, ctf, 64, 80, 4.0, cpu)
+    plan = setup_subtomos(geometry, ctf, 64, 80, 4.0, cpu)
     pose = matrix_from_zyz(30.0, 50.0, 70.0)
     v, c = reconstruct_subtomos(images, plan, position, geometry.hand * depth, geometry.matrix[None] @ pose,
                                 np.ones((1, 41), bool), cpu)
@@ -142,7 +142,7 @@ def test_both_ways_of_gridding_agree(rng, cpu):
     points = np.array([[102.3, -51.7, 211.9], [-200, 31.7, -80.3], [0, 0, 0]])
     noise = rng.standard_normal(images.shape).astype(np.float32)
     noise, geometry, ctf, position = turned_images(noise, geometry, ctf, points)
-    plan = plan_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
+    plan = setup_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
     depth, seen = geometry.project(points).depth, np.ones((3, 41), bool)
     seen[1, 5:9] = False
     one = geometry.matrix[None]
@@ -162,7 +162,7 @@ def test_both_ways_of_gridding_agree(rng, cpu):
 def test_hidden_tilts_are_absent(rng, cpu):
     """A view that does not show the particle leaves the same volume and CTF as a view of noise there."""
     geometry, ctf, images, position, depth, _, _ = object_in_a_series(rng)
-    plan = plan_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
+    plan = setup_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
     seen = np.ones((1, 41), bool)
     seen[0, [0, 7, 40]] = False
     spoilt = images.copy()
@@ -178,8 +178,8 @@ def test_hidden_tilts_count_in_no_density(rng, cpu):
     geometry, ctf, images, position, depth, _, _ = object_in_a_series(rng)
     few = np.zeros(41, bool)
     few[[3, 17, 18, 30]] = True
-    whole = plan_visible(plan_subtomos(geometry, ctf, 32, 48, 4.0, cpu), geometry, few, cpu)
-    short = plan_subtomos(geometry.select(few), ctf.select(few), 32, 48, 4.0, cpu)
+    whole = setup_visible(setup_subtomos(geometry, ctf, 32, 48, 4.0, cpu), geometry, few, cpu)
+    short = setup_subtomos(geometry.select(few), ctf.select(few), 32, 48, 4.0, cpu)
     a = reconstruct_subtomos(images, whole, position, depth, geometry.matrix[None], few[None], cpu)
     b = reconstruct_subtomos(images[few], short, position[:, few], depth[:, few], geometry.matrix[None, few],
                              np.ones((1, 4), bool), cpu)
@@ -199,7 +199,7 @@ def test_unbinned_windows_agree_with_binned_images(rng, cpu, pixel):
     source, padded = exact_windows(48, pixel / 4.0)
     results = []
     for prepared, more in ((stack, {}), (plain, {"source": source})):
-        plan = plan_subtomos(geometry, ctf, 32, padded, pixel, cpu, **more)
+        plan = setup_subtomos(geometry, ctf, 32, padded, pixel, cpu, **more)
         results.append(reconstruct_subtomos(prepared.images, plan, prepared.position_px(found.xy), depth,
                                             geometry.matrix[None], seen, cpu)[0][0])
     curve = shell_correlation(*results)
@@ -210,7 +210,7 @@ def test_unbinned_windows_agree_with_binned_images(rng, cpu, pixel):
 
 def test_results_do_not_depend_on_how_particles_are_grouped(rng, cpu):
     geometry, ctf, images, position, depth, _, _ = object_in_a_series(rng)
-    plan = plan_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
+    plan = setup_subtomos(geometry, ctf, 32, 48, 4.0, cpu)
     many = np.concatenate([position, position + 3.3, position - 7.1])
     seen = np.ones((3, 41), bool)
     depths = np.repeat(depth, 3, axis=0)
@@ -224,7 +224,7 @@ def test_one_tilt_alone_is_a_slice(rng, cpu):
     """F17: with a single tilt the volume is constant along its beam."""
     geometry, ctf, images, position, depth, _, _ = object_in_a_series(rng)
     one = geometry.select([20]).replace(tilt=np.zeros(1), axis=np.zeros(1))
-    plan = plan_subtomos(one, ctf.select([20]), 32, 48, 4.0, cpu)
+    plan = setup_subtomos(one, ctf.select([20]), 32, 48, 4.0, cpu)
     v, c = reconstruct_subtomos(images[20:21], plan, position[:, 20:21], depth[:, 20:21], one.matrix[None],
                                 np.ones((1, 1), bool), cpu)
     assert np.isfinite(v).all() and np.isfinite(c).all()
@@ -234,7 +234,7 @@ def test_one_tilt_alone_is_a_slice(rng, cpu):
 
 def test_without_ctf_the_transfer_is_the_wedge(cpu):
     geometry = fan()
-    plan = plan_subtomos(geometry, None, 32, 32, 1.0, cpu, dose_weighting=False)
+    plan = setup_subtomos(geometry, None, 32, 32, 1.0, cpu, dose_weighting=False)
     images = np.zeros((41, 64, 64), np.float32)
     _, c = reconstruct_subtomos(images, plan, np.full((1, 41, 2), 32.0), np.zeros((1, 41)), geometry.matrix[None],
                                 np.ones((1, 41), bool), cpu)

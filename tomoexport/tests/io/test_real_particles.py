@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tomoexport.engine.pseudo import visible_tilts
+from tomoexport.engine.pseudosubtomo import visible_tilts
 from tomoexport.io import relion5, star
 from tomoexport.io.particlestar import bare_name, dialect, kept_columns, read_particles, write_particles
 from tomoexport.io.pseudostar import write_pseudosubtomos

@@ -13,7 +13,7 @@ from tomoexport.engine.deformation import Deformation
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, project, relion5, star, warpxml
 from tomoexport.jobs import runner
-from tomoexport.jobs.series import identity, load
+from tomoexport.jobs.tiltseries import identity, load
 from tomoexport.tests.io import warpfiles
 from tomoexport.tests.io.warpfiles import column, grid
 from tomoexport.tests.shared import need_shared

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tomoexport.engine.poses import matrix_from_zyz
-from tomoexport.engine.pseudo import cone_weight
+from tomoexport.engine.pseudosubtomo import cone_weight
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, particlestar, star
 from tomoexport.jobs import runner

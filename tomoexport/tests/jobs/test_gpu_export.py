@@ -5,11 +5,11 @@ import types
 import numpy as np
 import pytest
 
-from tomoexport.engine import transfer
+from tomoexport.engine import copies
 from tomoexport.engine.backend import Backend, select_backend
 from tomoexport.io import mrc
 from tomoexport.jobs import particle, pseudosubtomo, runner, subtomo
-from tomoexport.tests.engine.test_transfer import LazyStream
+from tomoexport.tests.engine.test_copies import LazyStream
 from tomoexport.tests.jobs.test_batches import OutOfMemoryError, Plans
 
 
@@ -43,7 +43,7 @@ class Exports:
         out = self.folder / device
         if device == "cuda:0":
             self.patch.setattr(runner, "select_backends", lambda *a: [Backend("cuda", Numpy(), threads=2)])
-            self.patch.setattr(transfer, "CopyStream", lambda xp: self.stream)
+            self.patch.setattr(copies, "CopyStream", lambda xp: self.stream)
             self.patch.setattr(subtomo, "reconstruct_subtomos", self.reconstruct)
             self.patch.setattr(mrc, "write", self.write)
         results = runner.run({"verb": "subtomo", "collect": False, "options": dict(
@@ -144,7 +144,7 @@ def test_a_gpu_extracts_what_the_cpu_does(data, tmp_path, monkeypatch, room, val
 
     expected = run("cpu")
     monkeypatch.setattr(runner, "select_backends", lambda *a: [Backend("cuda", Numpy(), threads=2)])
-    monkeypatch.setattr(transfer, "CopyStream", lambda xp: stream)
+    monkeypatch.setattr(copies, "CopyStream", lambda xp: stream)
     for name in ("extract_stacks", "extract_volumes"):
         monkeypatch.setattr(pseudosubtomo, name, on_the_cpu(getattr(pseudosubtomo, name)))
     found = run("cuda:0")
@@ -170,7 +170,7 @@ def test_a_gpu_sums_what_the_cpu_does(data, tmp_path, monkeypatch, room):
 
     expected = run("cpu")
     monkeypatch.setattr(runner, "select_backends", lambda *a: [Backend("cuda", Numpy(), threads=2)])
-    monkeypatch.setattr(transfer, "CopyStream", lambda xp: LazyStream())
+    monkeypatch.setattr(copies, "CopyStream", lambda xp: LazyStream())
     monkeypatch.setattr(particle, "sum_particles", sums)
     found = run("cuda:0")
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()

@@ -9,7 +9,7 @@ import time
 import numpy as np
 import pytest
 
-from tomoexport.engine.transfer import Fetched
+from tomoexport.engine.copies import Fetched
 from tomoexport.io import mrc
 from tomoexport.jobs import runner, subtomo
 from tomoexport.jobs.pipeline import Pipeline

@@ -325,7 +325,7 @@ def test_projecting_does_not_stand_for_an_extraction(tiny, tmp_path):
 
 def test_slope_and_bfactor_of_the_table_rule_the_ctf(tiny, tmp_path):
     """A slope of 0 is a hand of 0: all particles have the defocus of the centre. The B factor is the dose's."""
-    from tomoexport.engine.pseudo import dose_weight
+    from tomoexport.engine.pseudosubtomo import dose_weight
     series = relion5.read_project(tiny["tomograms"])
     assert dose_weight(20.0, np.array([0.1]), 4.0)[0] == pytest.approx(np.exp(-0.25 * 4 * 20 * 0.01))
 

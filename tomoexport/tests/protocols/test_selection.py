@@ -13,8 +13,8 @@ from tomoexport.io import star
 from tomoexport.options import SelectOptions
 from tomoexport.protocols import ProtTomoExportImageSeries, ProtTomoExportSelect
 from tomoexport.protocols.form import paramName
+from tomoexport.tests.programs import tomodrgn_rules
 from tomoexport.tests.protocols.test_protocols import BOX, PIXEL, TOMO_PIXEL, ProtocolTest
-from tomoexport.tests.readers import tomodrgn_rules
 from tomoexport.viewers.viewer_results import TomoExportResultsViewer
 
 READERS = ("tomodrgn", "cryodrgn", "none")

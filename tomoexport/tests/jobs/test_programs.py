@@ -10,8 +10,8 @@ import pytest
 from tomoexport.engine.ctf import Optics
 from tomoexport.errors import InputError
 from tomoexport.io import particlestar, relion5, star
-from tomoexport.jobs import readers, runner
-from tomoexport.tests.readers import tomodrgn_rules
+from tomoexport.jobs import programs, runner
+from tomoexport.tests.programs import tomodrgn_rules
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_boxes_that_crash_the_back_projection(data, box, works):
 
 
 def test_the_boxes_are_those_of_the_rules():
-    assert readers.CRASHING_BOXES == tomodrgn_rules.CRASHING
+    assert programs.CRASHING_BOXES == tomodrgn_rules.CRASHING
 
 
 @pytest.mark.parametrize("reader", ["tomodrgn", "cryodrgn"])
@@ -127,7 +127,7 @@ def test_columns_that_begin_as_another_type(data, columns, values, words):
 def test_values_of_a_table_are_looked_at_again():
     """Numeric group names and what has no arc cosine: our names and cosines are never so, others' might be."""
     told = lambda label, values, reader="tomodrgn": [  # noqa: E731
-        str(p) for p in readers.of_columns(reader, {label: values}, "a.star")]
+        str(p) for p in programs.of_columns(reader, {label: values}, "a.star")]
     assert "takes '4' for a number" in told("rlnGroupName", ["4", "5"])[0]
     assert told("rlnGroupName", ["4", "5"], "cryodrgn") == told("rlnGroupName", ["000_000004"]) == []
     for bad in ("1.0000001", "nan", "0.0", "-0.5"):
@@ -139,7 +139,7 @@ def test_values_of_a_table_are_looked_at_again():
 def test_equal_tilts_are_told_apart_for_cryodrgn():
     """Which ranks exposures by the cosine, in single precision."""
     tilts = np.deg2rad([0.0, 3, -3, -6, 6, 9, -9, 60, -60])
-    made = np.array(readers.break_ties(np.cos(tilts).tolist()), np.float32)
+    made = np.array(programs.break_ties(np.cos(tilts).tolist()), np.float32)
     assert (np.diff(made) < 0).all() and np.abs(made - np.cos(tilts)).max() < 2e-6 and made[0] == 1
 
 

@@ -13,8 +13,8 @@ from tomoexport.engine.phantom import Phantom, chiral_phantom
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.io import mrc, particlestar, relion5, seriesstar, species, star
 from tomoexport.jobs import runner, simulate
-from tomoexport.jobs.imageseries import with_exposure
-from tomoexport.jobs.series import stage_tilt
+from tomoexport.jobs.series import with_exposure
+from tomoexport.jobs.tiltseries import stage_tilt
 from tomoexport.tests.shared import need_shared
 
 PIXEL, BOX = 5.0, 52

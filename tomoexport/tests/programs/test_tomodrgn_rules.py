@@ -10,8 +10,8 @@ import pytest
 
 from tomoexport.io import particlestar, star
 from tomoexport.jobs import runner
-from tomoexport.tests.readers import tomodrgn_rules
-from tomoexport.tests.readers.tomodrgn_rules import check
+from tomoexport.tests.programs import tomodrgn_rules
+from tomoexport.tests.programs.tomodrgn_rules import check
 from tomoexport.tests.shared import need_shared
 
 PIXEL, BOX = 8.0, 32

@@ -24,8 +24,8 @@ import numpy as np
 import pytest
 
 from tomoexport.io import mrc, star
-from tomoexport.tests.readers.conftest import BOX, PIXEL
-from tomoexport.tests.readers.maps import correlation, likeness
+from tomoexport.tests.programs.conftest import BOX, PIXEL
+from tomoexport.tests.programs.maps import correlation, likeness
 
 pytestmark = pytest.mark.relion
 

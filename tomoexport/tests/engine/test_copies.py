@@ -8,10 +8,10 @@ import weakref
 import numpy as np
 import pytest
 
-from tomoexport.engine import transfer
+from tomoexport.engine import copies
 from tomoexport.engine.backend import Backend
+from tomoexport.engine.copies import CopyStream, Fetched, Ring, copier
 from tomoexport.engine.normalise import normalise_volume, normalise_volumes
-from tomoexport.engine.transfer import CopyStream, Fetched, Ring, transfers
 
 SOON = 20.0  # seconds, after which something hangs
 
@@ -164,7 +164,7 @@ def test_a_copy_that_cannot_begin_leaves_the_ring_whole(stream):
 
 @pytest.mark.parametrize("count", [0, 3, 250, 251, 2600])
 def test_upload_through_two_small_buffers(stream, monkeypatch, count):
-    monkeypatch.setattr(transfer, "CHUNK", 1000)
+    monkeypatch.setattr(copies, "CHUNK", 1000)
     array = np.arange(2 * count, dtype=np.float32).reshape(2, count)
     made = Ring(stream, 1).upload(array)
     assert made.shape == array.shape and made.dtype == array.dtype and (made == array).all()
@@ -172,7 +172,7 @@ def test_upload_through_two_small_buffers(stream, monkeypatch, count):
 
 
 def test_nothing_is_copied_on_the_cpu():
-    copies, array = transfers(Backend("cpu"), 3), np.arange(3)
+    copies, array = copier(Backend("cpu"), 3), np.arange(3)
     fetched = copies.fetch(array, array)
     assert copies.upload(array) is array and all(a is array for a in fetched.wait())
     fetched.release()
@@ -248,7 +248,7 @@ def test_what_is_asked_of_cupy(pinned):
     stream.lead(mark)
     assert mark == ("event", True, True)  # a thread that waits for it sleeps
     assert xp.log == [("copy", "waits for", "compute"), ("compute", "waits for", mark)]
-    assert isinstance(transfers(Backend("cuda", xp), 2), Ring)
+    assert isinstance(copier(Backend("cuda", xp), 2), Ring)
 
 
 # ------------------------------------------------------------------------------------------------ work on the device

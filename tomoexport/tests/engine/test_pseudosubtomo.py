@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from tomoexport.engine.fourier import fourier_rescale
-from tomoexport.engine.pseudo import (
+from tomoexport.engine.pseudosubtomo import (
     cone_weight,
     dose_weight,
     extract_stacks,
     extract_volumes,
-    plan_pseudo,
+    setup_pseudosubtomos,
     visible_tilts,
     whitening_filter,
     windows,
@@ -40,7 +40,8 @@ def extracted(project, particles, kind, box, crop, binning, cpu, volumes=False, 
         g, own = s.geometry, table.in_series(s.ts_id)
         pixel, margin = g.pixel_size, int(binning * box) // 2
         images = raw_images(s, margin)
-        plan = plan_pseudo(g, s.ctf if ctf else None, box, crop, pixel * binning, binning, cpu, binning, invert=ctf)
+        plan = setup_pseudosubtomos(g, s.ctf if ctf else None, box, crop, pixel * binning, binning, cpu, binning,
+                                    invert=ctf)
         found = g.project(own.position)
         place = (found.xy / pixel + np.array(g.image_shape[::-1]) // 2 + margin)[..., ::-1]
         seen = visible_tilts(g, found.xy, binning * crop / 2 * pixel)
@@ -101,7 +102,7 @@ def test_rescaled_images_give_nearly_the_same(project, cpu, box, crop, binning):
     small, true = zip(*(fourier_rescale(image, binning) for image in raw))
     results = []
     for images, ratio in ((raw, binning), (np.stack(small), 1.0)):
-        plan = plan_pseudo(g, s.ctf, box, crop, g.pixel_size * binning, binning, cpu, ratio)
+        plan = setup_pseudosubtomos(g, s.ctf, box, crop, g.pixel_size * binning, binning, cpu, ratio)
         assert plan.source == int(box * ratio + 0.5)
         pixel = g.pixel_size * (np.array(true[0][::-1]) if ratio == 1 else 1)
         place = (found.xy / pixel + np.array(images.shape[:0:-1]) // 2)[..., ::-1]
@@ -126,7 +127,7 @@ def test_dose_weight():
 def test_hidden_tilts_take_no_part(rng, cpu):
     from tomoexport.tests.engine.test_subtomo import object_in_a_series
     g, ctf, images, position, depth, _, _ = object_in_a_series(rng)
-    plan = plan_pseudo(g, ctf, 48, 32, 4.0, 1.0, cpu)
+    plan = setup_pseudosubtomos(g, ctf, 48, 32, 4.0, 1.0, cpu)
     seen = np.ones((1, 41), bool)
     seen[0, ::4] = False
     broken = images.copy()
@@ -166,8 +167,9 @@ def test_whitened_windows_have_weights_whitened_once(rng, cpu):
     from tomoexport.tests.engine.test_subtomo import object_in_a_series
     g, ctf, images, position, depth, _, _ = object_in_a_series(rng)
     seen, gain = np.ones((1, 41), bool), rng.uniform(0.5, 2, (41, 48, 25)).astype(np.float32)
-    plain = windows(images, plan_pseudo(g, ctf, 48, 32, 4.0, 1.0, cpu), position, depth, seen, cpu)
-    white = windows(images, plan_pseudo(g, ctf, 48, 32, 4.0, 1.0, cpu, whitening=gain), position, depth, seen, cpu)
+    plain = windows(images, setup_pseudosubtomos(g, ctf, 48, 32, 4.0, 1.0, cpu), position, depth, seen, cpu)
+    setup = setup_pseudosubtomos(g, ctf, 48, 32, 4.0, 1.0, cpu, whitening=gain)
+    white = windows(images, setup, position, depth, seen, cpu)
     assert np.allclose(white[0], plain[0] * gain, rtol=1e-5) and np.allclose(white[1], plain[1] * gain, rtol=1e-5)
 
 
@@ -176,7 +178,7 @@ def test_the_first_circle_levels_and_masks_windows_as_they_are_cut(rng, cpu, sou
     from tomoexport.tests.engine.test_subtomo import object_in_a_series
     g, ctf, images, position, depth, _, _ = object_in_a_series(rng)
     images = images + 2.0
-    plan = plan_pseudo(g, None, 32, 32, 4.0, source / 32, cpu, source / 32, circle=False, precrop=True)
+    plan = setup_pseudosubtomos(g, None, 32, 32, 4.0, source / 32, cpu, source / 32, circle=False, precrop=True)
     assert plan.source == source
     found = extract_stacks(images, plan, position, depth, np.ones((1, 41), bool), cpu)[0]
     axis = np.arange(source) - source // 2
@@ -185,7 +187,7 @@ def test_the_first_circle_levels_and_masks_windows_as_they_are_cut(rng, cpu, sou
     origin = np.floor(position[0] + 0.5).astype(int) - source // 2
     cut = np.stack([image[y:y + source, x:x + source] for image, (y, x) in zip(images, origin)]).astype(float)
     cut = (cut - cut[:, r > source / 2].mean(axis=1)[:, None, None]) * mask
-    same = plan_pseudo(g, None, 32, 32, 4.0, source / 32, cpu, source / 32, circle=False)
+    same = setup_pseudosubtomos(g, None, 32, 32, 4.0, source / 32, cpu, source / 32, circle=False)
     expected = extract_stacks(cut.astype(np.float32), same, position - origin, depth, np.ones((1, 41), bool), cpu)[0]
     assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
 
@@ -203,7 +205,7 @@ def test_the_cone_lies_about_the_axis(rng, cpu):
                 1 - np.exp(-t * t / 2), abs=1e-5)
     from tomoexport.tests.engine.test_subtomo import object_in_a_series
     g, ctf, images, position, depth, _, _ = object_in_a_series(rng)
-    plan = plan_pseudo(g, ctf, 48, 32, 4.0, 1.0, cpu)
+    plan = setup_pseudosubtomos(g, ctf, 48, 32, 4.0, 1.0, cpu)
     where = images, plan, position, depth, g.matrix[None], np.ones((1, 41), bool)
     plain, less = extract_volumes(*where, cpu), extract_volumes(*where, cpu, weight[:1])
     assert all(np.allclose(b, a * weight[0], atol=1e-6 * abs(a).max()) for a, b in zip(plain[1:], less[1:]))

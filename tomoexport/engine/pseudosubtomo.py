@@ -20,7 +20,7 @@ FAINT = 0.01  # dose weight below which frequencies stay out of 3D sums
 
 
 @dataclass(frozen=True, eq=False)
-class PseudoPlan:
+class PseudosubtomoSetup:
     """All that particles of one tilt series share.
 
     Attributes
@@ -88,7 +88,7 @@ def dose_weight(dose, k, bfactor=0.0):
     return np.exp(-0.5 * np.asarray(dose) / (0.245 * k ** -1.665 + 2.81))
 
 
-def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.0, invert=True, circle=True,
+def setup_pseudosubtomos(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.0, invert=True, circle=True,
                 precrop=False, whitening=None, bfactor=0.0):
     """Prepare what all particles of one tilt series share.
 
@@ -120,7 +120,7 @@ def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.
 
     Returns
     -------
-    PseudoPlan
+    PseudosubtomoSetup
     """
     kx, ky = frequency_grid((box, box), pixel_size)
     k = np.hypot(kx, ky)
@@ -139,7 +139,7 @@ def plan_pseudo(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.
         faint = dose_weight(geometry.dose[:, None], radius / (box * pixel_size), bfactor) <= FAINT
         limit = np.where(faint.any(axis=1), faint.argmax(axis=1) - 1.0, limit)
     put = backend.to_device
-    return PseudoPlan(box, crop, int(np.floor(ratio * box + 0.5)), float(ratio), float(binning),
+    return PseudosubtomoSetup(box, crop, int(np.floor(ratio * box + 0.5)), float(ratio), float(binning),
                       CTF_MODES["none" if ctf is None else "multiply"], put(phase), put(slope),
                       put((sign * weight).astype(np.float32)), limit, circle, precrop,
                       None if whitening is None else put(whitening))
@@ -291,7 +291,7 @@ def extract_stacks(stack, plan, position_px, depth, visible, backend):
     stack : ndarray `(T, h, w)` float32
         Tilt images, not inverted; on the device. RELION repeats the pixels at the edge outwards: do so by half a
         window beforehand, and count positions from the new corner; beyond the images there is 0 here.
-    plan : PseudoPlan
+    plan : PseudosubtomoSetup
     position_px : ndarray `(N, T, 2)` float64
         Where each particle is seen, pixels of the images from their corner, yx.
     depth : ndarray `(N, T)`

@@ -10,7 +10,7 @@ CHUNK = 32 << 20  # bytes of one of the two buffers through which inputs go to t
 ALIGNMENT = 256  # bytes
 
 
-def transfers(backend, slots):
+def copier(backend, slots):
     """The way of copying that suits a backend.
 
     Parameters

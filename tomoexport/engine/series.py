@@ -11,7 +11,7 @@ MARGIN = 16  # pixels beyond the box: what a shift by part of a pixel brings rou
 
 
 @dataclass(frozen=True, eq=False)
-class SeriesPlan:
+class SeriesSetup:
     """What all particles of one tilt series share.
 
     Attributes
@@ -28,7 +28,7 @@ class SeriesPlan:
     ones: object
 
 
-def plan_series(n_tilts, box, backend):
+def setup_series(n_tilts, box, backend):
     """Prepare what all particles of one tilt series share.
 
     Parameters
@@ -38,13 +38,13 @@ def plan_series(n_tilts, box, backend):
 
     Returns
     -------
-    SeriesPlan
+    SeriesSetup
     """
     padded = fast_even(box + MARGIN)
     shape = (n_tilts, padded, padded // 2 + 1)
     nothing = np.zeros(shape, np.float32)
     put = backend.to_device
-    return SeriesPlan(box, padded, (put(nothing), put(nothing[0].copy())), put(np.ones(shape, np.float32)))
+    return SeriesSetup(box, padded, (put(nothing), put(nothing[0].copy())), put(np.ones(shape, np.float32)))
 
 
 def extract_series(stack, plan, position_px, backend, shift=True):
@@ -54,7 +54,7 @@ def extract_series(stack, plan, position_px, backend, shift=True):
     ----------
     stack : ndarray `(T, h, w)` float32
         Prepared tilt images; on the device. Beyond them there is 0.
-    plan : SeriesPlan
+    plan : SeriesSetup
     position_px : ndarray `(N, T, 2)` float64
         Where each particle is seen, pixels of the images from their corner, yx.
     backend : Backend

@@ -13,8 +13,8 @@ import pytest
 
 from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.io import mrc, particlestar, relion5, star
-from tomoexport.tests.readers.conftest import BOX, PIXEL
-from tomoexport.tests.readers.maps import likeness
+from tomoexport.tests.programs.conftest import BOX, PIXEL
+from tomoexport.tests.programs.maps import likeness
 
 pytestmark = pytest.mark.cryodrgn
 

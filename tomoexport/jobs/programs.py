@@ -1,6 +1,6 @@
 """What tomoDRGN and cryoDRGN cannot take, told before the work, and which of their options an export needs.
 
-Of tomoDRGN 1.0.1 the rules are those of `tests/readers/tomodrgn_rules.py`, of cryoDRGN 4.3.1 those of its package.
+Of tomoDRGN 1.0.1 the rules are those of `tests/programs/tomodrgn_rules.py`, of cryoDRGN 4.3.1 those of its package.
 """
 
 import re
@@ -8,7 +8,7 @@ import re
 import numpy as np
 
 from .plan import Problem
-from .series import stage_tilt
+from .tiltseries import stage_tilt
 
 PROGRAMS = {"tomodrgn": "tomoDRGN", "cryodrgn": "cryoDRGN"}
 FEWEST_IMAGES = 100  # of which tomoDRGN takes a hundredth to estimate a deviation from
