@@ -41,7 +41,7 @@ env-cryodrgn:  ## make the environment of cryoDRGN (.venv-cryodrgn), whose progr
 	@PYTHON=$(PYTHON_CRYODRGN) STACK=cryodrgn tools/environment.sh .venv-cryodrgn 3.11
 
 test-cryodrgn: env env-cryodrgn  ## cryoDRGN reads what we write
-	@TOMOEXPORT_CRYODRGN="$(CURDIR)/.venv-cryodrgn" $(RUN) python -m pytest -m cryodrgn $(TESTS)/readers $(PYTEST)
+	@TOMOEXPORT_CRYODRGN="$(CURDIR)/.venv-cryodrgn" $(RUN) python -m pytest -m cryodrgn $(TESTS)/programs $(PYTEST)
 
 lint: env  ## ruff
 	@$(RUN) python -m ruff check --output-format concise .

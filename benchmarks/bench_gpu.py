@@ -207,8 +207,6 @@ def fits(work, backend):
 
 def clear(backend):
     """Give back the memory of the device, that of transforms' plans included."""
-    if hasattr(backend.xp, "cuda"):
-        backend.xp.fft.config.get_plan_cache().clear()
     backend.release()
 
 
@@ -471,6 +469,7 @@ def functions_of(sizes, fft):
     found.update({
         ENGINE + "backend:Backend.to_device": (TO_DEVICE, upload_cost),
         ENGINE + "backend:Backend.to_host": (TO_HOST, download_cost),
+        ENGINE + "backend:CudaBackend.to_host": (TO_HOST, download_cost),
         ENGINE + "subtomo:slices": ("crop", slices_cost),
         ENGINE + "subtomo:_spread": ("window, 3D CTF", volumes_3d_ctfs_cost),
         ENGINE + "subtomo:reconstruct_subtomos": ("host", nothing),

@@ -37,7 +37,10 @@ from tomoexport.engine import pseudosubtomo
 from tomoexport.engine.backend import Backend, keep_freed_memory
 from tomoexport.engine.turn import turn_series
 from tomoexport.io import particlestar
-from tomoexport.jobs import reconstruct, series, subtomo
+from tomoexport.io.project import read_project
+from tomoexport.jobs import extraction, reconstruct, subtomo
+from tomoexport.jobs.subtomo import Boxes
+from tomoexport.jobs.tiltseries import Preparation, prepare
 from tomoexport.options import ReconstructOptions, SubtomoOptions
 
 BOX, PIXEL_SIZE = 64, 5.4  # of sub-tomograms
@@ -159,24 +162,24 @@ class Setup:
         return cls(tomograms=str(self.data / "tomograms.star"), output=str(self.scratch),
                    threads=self.args.worker_threads, device="cpu", **values)
 
-    def prepared(self, one, options, normalize=True, backend=None, progress=None, turn=None):
+    def prepared(self, one, how, backend=None, progress=None):
         """What `jobs.tiltseries.prepare` gives for a series; kept, so that the runs that are timed do not read."""
-        key = options.pixel_size, options.invert, turn is None
+        key = how.pixel_size, how.invert, how.turn is None
         if key not in self._prepared:
-            self._prepared[key] = series.prepare(one, options, normalize, self.backend, turn=turn)
+            self._prepared[key] = prepare(one, how, self.backend)
         return self._prepared[key]
 
     def execute(self, job, unit, options):
         """Carry out a job's unit with images that are prepared already; returns the folder that holds the files."""
         output = tempfile.mkdtemp(dir=self.scratch)
         options = replace(options, output=output)
-        job.prepare = self.prepared
+        extraction.prepare = reconstruct.prepare = self.prepared
         try:
             with open(os.devnull, "w") as nothing:
                 with redirect_stdout(nothing):  # progress
                     job.execute(unit, options, self.backend)
         finally:
-            job.prepare = series.prepare
+            extraction.prepare = reconstruct.prepare = prepare
         return output
 
 
@@ -186,12 +189,11 @@ def image_cases(setup):
         options = setup.options(ReconstructOptions, pixel_size=pixel_size)
         one = reconstruct.plan(options).units[0].series
         n = min(setup.args.images, one.geometry.n_tilts)
-        work = functools.partial(series.prepare, one.select(np.arange(n)), options, True, setup.backend)
+        work = functools.partial(prepare, one.select(np.arange(n)), Preparation(pixel_size), setup.backend)
         yield "to %g A" % pixel_size, work, n
-    options = setup.options(SubtomoOptions, pixel_size=PIXEL_SIZE, box=BOX)
     turn, geometry, ctf = turn_series(one.geometry.select(np.arange(n)), None, PIXEL_SIZE)
-    work = functools.partial(series.prepare, replace(one.select(np.arange(n)), geometry=geometry, ctf=None), options,
-                             True, setup.backend, turn=turn)
+    work = functools.partial(prepare, replace(one.select(np.arange(n)), geometry=geometry, ctf=None),
+                             Preparation(PIXEL_SIZE, turn=turn), setup.backend)
     yield "to %g A and turned, for sub-tomograms" % PIXEL_SIZE, work, n
 
 
@@ -201,9 +203,9 @@ def subtomo_cases(setup):
     for padded in (80, 96):
         unit = subtomo.plan(options).units[0]
         work = unit.work
-        chosen = np.flatnonzero(work["seen"].all(axis=1))[:setup.args.particles]
-        work.update(particles=work["particles"].select(chosen), seen=work["seen"][chosen], kept=work["kept"][chosen],
-                    padded=padded)
+        chosen = np.flatnonzero(work.seen.all(axis=1))[:setup.args.particles]
+        unit.work = replace(work, particles=work.particles.select(chosen), seen=work.seen[chosen],
+                            kept=work.kept[chosen], own=Boxes(padded))
         yield ("box %d from %d" % (BOX, padded), functools.partial(setup.execute, subtomo, unit, options), len(chosen))
 
 
@@ -211,11 +213,11 @@ def pseudo_cases(setup):
     """RELION 5 pseudo-subtomograms of particles that all tilts show, in memory: 3D sums and 2D stacks."""
     options = setup.options(SubtomoOptions, pixel_size=PIXEL_SIZE, box=BOX, invert=False)
     unit = subtomo.plan(options).units[0]
-    stack, one, _ = setup.prepared(unit.series, options)
+    stack, one, _ = setup.prepared(unit.series, Preparation(PIXEL_SIZE, invert=False))
     g = one.geometry
-    chosen = np.flatnonzero(unit.work["seen"].all(axis=1))[:setup.args.particles]
-    seen = g.project(unit.work["particles"].position[chosen])
-    position, depth, visible = stack.position_px(seen.xy), g.hand * seen.depth, np.ones(seen.depth.shape, bool)
+    chosen = np.flatnonzero(unit.work.seen.all(axis=1))[:setup.args.particles]
+    seen = g.project(unit.work.particles.position[chosen])
+    position, depth, visible = stack.position_px(seen.xy), g.defocus_shift(seen.depth), np.ones(seen.depth.shape, bool)
 
     def export(volumes):
         plan = pseudosubtomo.setup_pseudosubtomos(g, one.ctf, PSEUDO_BOX, BOX, PIXEL_SIZE,
@@ -243,10 +245,11 @@ def tomogram_cases(setup):
     options = setup.options(ReconstructOptions, pixel_size=TOMOGRAM_PIXEL_SIZE, halves=True)
     for slabs in (None, SLABS):
         unit = reconstruct.plan(options).units[0]
-        plan = unit.work["plan"]
+        plan = unit.work.setup
         if slabs:
             height = plan.slab_height * plan.n_slabs / slabs
-            unit.work["plan"] = plan = replace(plan, n_slabs=slabs, slab_height=height)
+            plan = replace(plan, n_slabs=slabs, slab_height=height)
+            unit.work = replace(unit.work, setup=plan)
         yield ("%g A, %d x %d x %d voxels, odd, even and full, %s" % (
             (TOMOGRAM_PIXEL_SIZE,) + plan.shape[::-1] + (
                 "1 slab" if plan.n_slabs == 1 else "%d slabs" % plan.n_slabs,)),
@@ -473,7 +476,7 @@ def whole_jobs(args):
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         particles = Path(scratch) / "particles.star"
         one = particlestar.read_particles(str(data / "particles.star"),
-                                          series.load(SubtomoOptions(tomograms=str(data / "tomograms.star")), True)[0])
+                                          read_project(str(data / "tomograms.star")))
         chosen = one[0].select(np.arange(min(args.job_particles, len(one[0]))))
         particlestar.write_particles(str(particles), chosen)
         for threads in args.threads:

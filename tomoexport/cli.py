@@ -67,6 +67,15 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # Nobody reads any more; the interpreter would fail once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        logging.getLogger(__name__).debug("unforeseen", exc_info=True)
+        print("error: an unforeseen %s: %s. Please report it; --verbose has the place." % (
+            type(error).__name__, error), file=sys.stderr)
+        return 2
 
 
 def _act(given, top):
@@ -82,7 +91,9 @@ def _act(given, top):
     if given.verb == "check":
         if given.checked is None:
             raise InputError("check", "no verb is given", "Use check " + ", check ".join(options.VERBS))
-        planned = runner.plan(given.checked, runner.read_options(given.checked, options.given(given.checked, given)))
+        values = options.given(given.checked, given)
+        chosen = set(values) | ({"pixel_size", "box"} if values.get("species") else set())
+        planned = runner.plan(given.checked, runner.read_options(given.checked, values), chosen=chosen)
         print("\n".join(planned.lines()))
         good = not any(p.severity == "error" for p in planned.problems) and not any(u.error for u in planned.units)
         return 0 if good else 2

@@ -14,9 +14,13 @@ HAND = "_tomoexportHand"
 CENTRE = "_tomoexportCentre"
 SIZE = "_tomoexportSize"
 NAME = "_tomoexportName"
+# Of a tilt series, as RELION fits or is told them: how defocus changes with depth (rlnTomoDefocusSlope), and decay per
+# dose, A^2 (rlnCtfBfactorPerElectronDose); the plain values are 1 and 0.
+SLOPE = "_tomoexportDefocusSlope"
+DECAY = "_tomoexportDoseBfactor"
 # Of a tilt series in a set of failures: why.
 ERROR = "_tomoexportError"
-# Of the CTF of a tilt: B factor (A^2) and factor of the amplitude.
+# Of the CTF of a tilt: B factor (A^2) and factor of the amplitude, empty where a table of RELION has none.
 BFACTOR = "_tomoexportBfactor"
 SCALE = "_tomoexportScale"
 # Of a coordinate: unique name of the particle, and the other columns of its table as JSON; of the set of coordinates:

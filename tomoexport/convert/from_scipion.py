@@ -19,7 +19,7 @@ from . import attributes as extra
 HAND, THICKNESS = -1, 3000.0
 
 _Tilt = namedtuple("_Tilt", "index path odd even order angle dose matrix xtilt pixel_size enabled")
-_Defocus = namedtuple("_Defocus", "u v angle phase bfactor scale")
+_Defocus = namedtuple("_Defocus", "u v angle phase bfactor scale cosine")
 
 
 def tilt_series(ts, ctfs=None, volume_size=None, hand=0, centre=""):
@@ -58,7 +58,7 @@ def tilt_series(ts, ctfs=None, volume_size=None, hand=0, centre=""):
         notes.append("%s: %d of %d views are excluded (%s)" % (ts_id, (~used).sum(), len(tilts),
                                                              _orders(key, ~used)))
     optics = optics_of(ts)
-    ctf = None
+    ctf, cosine = None, False
     if ctfs is not None:
         rows = [ctfs.get(k) for k in key]
         missing = np.array([row is None for row in rows])
@@ -70,8 +70,9 @@ def tilt_series(ts, ctfs=None, volume_size=None, hand=0, centre=""):
             notes.append("%s: CTFs without a view are left aside (acquisition order %s)"
                          % (ts_id, ", ".join(str(k) for k in unmatched)))
         used &= ~missing
-        nothing = _Defocus(np.nan, np.nan, np.nan, 0.0, 0.0, 1.0)
-        *columns, scale = (np.array(c, np.float64) for c in zip(*(row or nothing for row in rows)))
+        nothing = _Defocus(np.nan, np.nan, np.nan, 0.0, 0.0, 1.0, True)
+        *columns, scale, weighed = (np.array(c, np.float64) for c in zip(*(row or nothing for row in rows)))
+        cosine = bool(weighed.all())
         ctf = Ctf(optics, *columns, scale=None if np.isnan(scale).any() else scale)
     if not used.any():
         raise InputError(ts_id, "no view is left", "Include at least one view that is enabled and has a CTF")
@@ -85,13 +86,14 @@ def tilt_series(ts, ctfs=None, volume_size=None, hand=0, centre=""):
         ts_id=ts_id, image_shape=(height, width), pixel_size=pixel_size, tilt=[t.angle for t in tilts],
         dose=_doses(ts_id, tilts, used), acq_order=key, used=used, xtilt=[t.xtilt for t in tilts],
         hand=hand or known_hand(ts) or HAND,
+        defocus_slope=extra.take(ts, extra.SLOPE, 1.0), dose_bfactor=extra.take(ts, extra.DECAY, 0.0),
         volume_size=volume_size or known_size(ts) or _default_size(height, width, pixel_size, alignment["axis"]),
         **alignment)
     halves = all(t.odd and t.even for t in tilts)
     return TiltSeries(geometry=geometry, ctf=ctf, images=tuple((t.path, t.index) for t in tilts),
                       odd=tuple(_location(t.odd, t.index) for t in tilts) if halves else None,
                       even=tuple(_location(t.even, t.index) for t in tilts) if halves else None,
-                      optics_group=ts_id, optics=optics), notes
+                      optics_group=ts_id, optics=optics, cosine=cosine), notes
 
 
 def _tilts(ts):
@@ -170,7 +172,8 @@ def defoci(ctfs):
         phase = ctf.getPhaseShift()
         bfactor, scale = extra.take(ctf, extra.BFACTOR, 0.0), extra.take(ctf, extra.SCALE, np.nan)
         rows.append((ctf.getAcquisitionOrder(), ctf.getIndex(), ctf.isEnabled() and _usable(values),
-                     _Defocus(*values, phase if is_number(phase) else 0.0, bfactor, scale)))
+                     _Defocus(*values, phase if is_number(phase) else 0.0, bfactor, scale,
+                              not hasattr(ctf, extra.SCALE))))
     by_order = all(order is not None for order, *_ in rows)
     for order, index, usable, values in rows:
         if usable:

@@ -22,7 +22,7 @@ from ..engine.poses import matrix_from_zyz
 from ..engine.trajectory import Trajectory
 from ..io import particlestar
 from . import attributes as extra
-from . import movement, positions
+from . import connections, movement, positions
 
 # Scipion wants a number; nothing here depends on it.
 MAGNIFICATION = 50000
@@ -103,7 +103,9 @@ def add_tilt_series(ts_set, series, ts_id, places):
     extra.put(ts, extra.HAND, geometry.hand)
     extra.put(ts, extra.CENTRE, "imod")
     extra.put(ts, extra.SIZE, " ".join(repr(float(v)) for v in geometry.volume_size))
-    ts_set.append(ts)
+    extra.put(ts, extra.SLOPE, float(geometry.defocus_slope))
+    extra.put(ts, extra.DECAY, float(geometry.dose_bfactor))
+    connections.append(ts_set, ts)
     transforms = to_imod_transform(geometry)
     for t in sorted(range(geometry.n_tilts), key=lambda i: places.images[i][1]):
         path, section = places.images[t]
@@ -127,9 +129,9 @@ def add_tilt_series(ts_set, series, ts_id, places):
 
 def add_ctfs(ctf_set, series, ts_id, places):
     """Append the CTFs of a tilt series; a view without one is marked as Scipion does, and disabled."""
-    geometry, ctf = series.geometry, series.ctf
+    geometry, ctf, scale = series.geometry, series.ctf, series.tilt_scale
     ctfs = CTFTomoSeries(tsId=ts_id)
-    ctf_set.append(ctfs)
+    connections.append(ctf_set, ctfs)
     measured = ctf.measured
     for t in sorted(range(geometry.n_tilts), key=lambda i: places.images[i][1]):
         item = CTFTomo(index=places.images[t][1] + 1, acqOrder=int(geometry.acq_order[t]))
@@ -140,7 +142,7 @@ def add_ctfs(ctf_set, series, ts_id, places):
             item.setEnabled(False)
         item.setPhaseShift(float(ctf.phase[t]))
         extra.put(item, extra.BFACTOR, float(ctf.bfactor[t]))
-        extra.put(item, extra.SCALE, "" if ctf.scale is None else float(ctf.scale[t]))
+        extra.put(item, extra.SCALE, "" if scale is None else float(scale[t]))
         ctfs.append(item)
     ctfs.write(properties=False)
     ctf_set.update(ctfs)
@@ -152,7 +154,7 @@ def copy_tilt_series(ts_set, ts, reason):
     copy = TiltSeries(tsId=ts.getTsId())
     copy.copyInfo(ts)
     extra.put(copy, extra.ERROR, reason)
-    ts_set.append(copy)
+    connections.append(ts_set, copy)
     for ti in ts.iterItems():
         image = ti.clone()
         image.setObjId(None)

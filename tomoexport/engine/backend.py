@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BackendError
-from . import transforms
+from . import copies, transforms
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def available_cores():
 
 @dataclass(frozen=True)
 class Backend:
-    """Where arrays live and which functions work on them.
+    """Where arrays live and which functions work on them; this one is the host, `CudaBackend` a GPU.
 
     Attributes
     ----------
@@ -62,8 +62,6 @@ class Backend:
 
     def activate(self):
         """Make the device the one that the calling thread works on; CUDA remembers it thread by thread."""
-        if self.on_gpu and hasattr(self.xp, "cuda"):
-            self.xp.cuda.Device(self.device).use()
 
     def to_device(self, array):
         """Copy a host array to the device; on the CPU the array itself.
@@ -89,7 +87,21 @@ class Backend:
         -------
         ndarray
         """
-        return array.get() if hasattr(array, "get") else array
+        return array
+
+    def copies(self, slots):
+        """The way of copying large arrays that suits the device.
+
+        Parameters
+        ----------
+        slots : int
+            Results that may be on their way to the host, or be held there, at the same time.
+
+        Returns
+        -------
+        copies.Direct or copies.Ring
+        """
+        return copies.Direct(self)
 
     def free_bytes(self):
         """Free memory of the device.
@@ -97,15 +109,19 @@ class Backend:
         Returns
         -------
         int
-            Bytes; of a GPU with what CuPy's pool holds unused, and no more than the pool may have
-            (CUPY_GPU_MEMORY_LIMIT).
+            Bytes.
         """
-        if self.on_gpu:
-            pool = self.xp.get_default_memory_pool()
-            free = self.xp.cuda.Device(self.device).mem_info[0] + pool.free_bytes()
-            limit = pool.get_limit()  # 0 is none
-            return min(free, max(0, limit - pool.used_bytes())) if limit else free
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+    def own_memory(self):
+        """What is free of a memory that is not the host's.
+
+        Returns
+        -------
+        int or None
+            Bytes; None on the CPU.
+        """
+        return None
 
     def is_out_of_memory(self, error):
         """Tell whether an exception says that the device's memory is used up.
@@ -119,23 +135,22 @@ class Backend:
         bool
             False on the CPU.
         """
-        # The two texts: a plan of a transform that the library, or the limit of its cache, has no memory for.
-        return self.on_gpu and (type(error).__name__ == "OutOfMemoryError" or "CUFFT_ALLOC_FAILED" in str(error)
-                                or "plan memsize is too large" in str(error))
+        return False
 
     def release(self):
         """Give cached device memory back, so that it can be had in other pieces."""
-        if self.on_gpu:
-            if hasattr(self.xp, "cuda"):
-                self.xp.fft.config.get_plan_cache().clear()
-            self.xp.get_default_memory_pool().free_all_blocks()
 
     def keep_plans(self):
         """Keep the calling thread's plans of Fourier transforms, while they take less than half of the free memory."""
-        if self.on_gpu and hasattr(self.xp, "cuda"):
-            cache = self.xp.fft.config.get_plan_cache()
-            cache.set_size(PLANS)
-            cache.set_memsize(max(1, (self.free_bytes() + cache.get_curr_memsize()) // 2))
+
+    def host(self):
+        """The host's backend with the same threads, for work that is the CPU's on any device.
+
+        Returns
+        -------
+        Backend
+        """
+        return Backend("cpu", threads=self.threads) if self.on_gpu else self
 
     def describe(self):
         """The backend for logs.
@@ -147,6 +162,56 @@ class Backend:
         """
         where = "GPU %d" % self.device if self.on_gpu else "CPU, %d threads" % self.threads
         return "%s%s" % (where, " (%s)" % self.why if self.why else "")
+
+
+@dataclass(frozen=True)
+class CudaBackend(Backend):
+    """A GPU, by CuPy."""
+
+    name: str = "cuda"
+
+    def activate(self):
+        """See `Backend.activate`."""
+        self.xp.cuda.Device(self.device).use()
+
+    def to_host(self, array):
+        """See `Backend.to_host`."""
+        return array.get() if hasattr(array, "get") else array
+
+    def copies(self, slots):
+        """See `Backend.copies`."""
+        return copies.Ring(copies.CopyStream(self.xp), slots)
+
+    def free_bytes(self):
+        """See `Backend.free_bytes`: with what CuPy's pool holds unused, and no more than it may have.
+
+        The limit is CUPY_GPU_MEMORY_LIMIT.
+        """
+        pool = self.xp.get_default_memory_pool()
+        free = self.xp.cuda.Device(self.device).mem_info[0] + pool.free_bytes()
+        limit = pool.get_limit()  # 0 is none
+        return min(free, max(0, limit - pool.used_bytes())) if limit else free
+
+    def own_memory(self):
+        """See `Backend.own_memory`."""
+        return self.free_bytes()
+
+    def is_out_of_memory(self, error):
+        """See `Backend.is_out_of_memory`."""
+        # The two texts: a plan of a transform that the library, or the limit of its cache, has no memory for.
+        return (type(error).__name__ == "OutOfMemoryError" or "CUFFT_ALLOC_FAILED" in str(error)
+                or "plan memsize is too large" in str(error))
+
+    def release(self):
+        """See `Backend.release`."""
+        self.xp.fft.config.get_plan_cache().clear()
+        self.xp.get_default_memory_pool().free_all_blocks()
+
+    def keep_plans(self):
+        """See `Backend.keep_plans`."""
+        cache = self.xp.fft.config.get_plan_cache()
+        cache.set_size(PLANS)
+        cache.set_memsize(max(1, (self.free_bytes() + cache.get_curr_memsize()) // 2))
 
 
 def keep_freed_memory():
@@ -178,6 +243,42 @@ def list_gpus():
     runtime = cupy.cuda.runtime
     found = [runtime.getDeviceProperties(n) for n in range(runtime.getDeviceCount())]
     return [(p["name"].decode(errors="replace"), int(p["totalGlobalMem"])) for p in found]
+
+
+def insists_on_gpu(device):
+    """Tell whether a choice of device allows nothing but GPUs.
+
+    Parameters
+    ----------
+    device : str
+        As `select_backends` takes it.
+
+    Returns
+    -------
+    bool
+    """
+    return device.partition(":")[0] == "cuda"
+
+
+def count_devices(device):
+    """How many devices a choice takes at most, as far as that can be told without using them.
+
+    Parameters
+    ----------
+    device : str
+        As `select_backends` takes it.
+
+    Returns
+    -------
+    int
+        At least one.
+    """
+    if device == "cuda:all":
+        try:
+            return max(1, len(list_gpus()))
+        except Exception:  # choosing them tells what is wrong
+            return 1
+    return device.count(",") + 1
 
 
 def select_backend(device="auto", threads=0):
@@ -297,4 +398,4 @@ def _cuda(number, threads):
         patches = gpu.crop(probe.reshape(1, 16, 16), cupy.zeros((1, 1, 2), cupy.int32), 4)
         if float(patches[0, 0, 3, 3]) != 51.0:
             raise BackendError("the GPU's kernels are wrong")
-    return Backend("cuda", cupy, fft, threads, number)
+    return CudaBackend("cuda", cupy, fft, threads, number)

@@ -10,24 +10,6 @@ CHUNK = 32 << 20  # bytes of one of the two buffers through which inputs go to t
 ALIGNMENT = 256  # bytes
 
 
-def copier(backend, slots):
-    """The way of copying that suits a backend.
-
-    Parameters
-    ----------
-    backend : Backend
-    slots : int
-        Results that may be on their way to the host, or be held there, at the same time.
-
-    Returns
-    -------
-    Direct or Ring
-    """
-    if backend.on_gpu and hasattr(backend.xp, "cuda"):
-        return Ring(CopyStream(backend.xp), slots)
-    return Direct(backend)
-
-
 class Direct:
     """No copies where host and device are one.
 

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import InputError
+from .record import fields_of
+
+PER_TILT = ("defocus_u", "defocus_v", "angle", "phase", "bfactor", "scale")  # fields of `Ctf`
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Ctf:
 
     def __post_init__(self):
         n = len(np.atleast_1d(self.defocus_u))
-        for name in ("defocus_u", "defocus_v", "angle", "phase", "bfactor", "scale"):
+        for name in PER_TILT:
             value = getattr(self, name)
             if value is None and name != "scale":
                 value = np.zeros(n)
@@ -100,6 +103,16 @@ class Ctf:
         wrong = np.isfinite(defocus) & (np.abs(defocus) > 5e5)
         if wrong.any():
             raise InputError("CTF", "defocus %g A" % defocus[wrong][0], "Defocus is in angstrom, below 500000")
+
+    def numbers(self):
+        """Every field as plain values, for fingerprints.
+
+        Returns
+        -------
+        dict
+            By the field's name.
+        """
+        return fields_of(self)
 
     @property
     def measured(self):
@@ -122,8 +135,8 @@ class Ctf:
         -------
         Ctf
         """
-        names = ("defocus_u", "defocus_v", "angle", "phase", "bfactor", "scale")
-        return replace(self, **{k: getattr(self, k)[mask] for k in names if getattr(self, k) is not None})
+        return replace(self, **{name: getattr(self, name)[mask] for name in PER_TILT
+                                if getattr(self, name) is not None})
 
     def coefficients(self, kx, ky, depth_shift=0.0):
         """Terms of the phase in cycles: ``gamma / (2 pi) = a + dz * b``.

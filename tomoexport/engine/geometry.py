@@ -12,7 +12,7 @@ The projection of a point ``r`` in tilt ``t`` is::
     R = Rz(axis) Ry(tilt) Rx(xtilt)             right-handed, active; tilt as in IMOD's .tlt and rlnTomoYTilt
     xy = L [R r]_xy + shift                     angstrom from the image centre, pixel N//2; L is 1 but for magnification
     depth = [R r]_z
-    defocus(r) = defocus + hand * depth         hand as rlnTomoHand, +1 or -1
+    defocus(r) = defocus + hand * slope * depth     hand as rlnTomoHand, +1 or -1; slope 1 but for a fitted one
 
 A series may have a `deformation` (local alignment) in addition, which `TiltSeriesGeometry.project` honours.  What needs
 one matrix per tilt, whole tomograms above all, uses ``rotation``, ``matrix`` and ``shift``, the global alignment.
@@ -23,6 +23,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from ..errors import InputError
+from .record import fields_of
+
+LEAST_DOSE, MOST_DOSE = 1e-3, 1e5  # e/A^2: below 0 by rounding alone; beyond that it is a damaged number
+#: Degrees beyond which an angle is a damaged number.
+LARGEST = {"tilt": 180.0, "xtilt": 180.0, "axis": 720.0}
 
 
 def rotation_x(angle):
@@ -133,6 +138,11 @@ class TiltSeriesGeometry:
         Linear image distortion L; identity by default.
     deformation : deformation.Deformation, optional
         What moves and turns locally in addition; of the same tilts.
+    defocus_slope : float
+        How much it does so, per angstrom of depth: rlnTomoDefocusSlope.
+    dose_bfactor : float
+        A^2 per e/A^2: how a dose damps frequencies, ``exp(-B dose k^2 / 4)``, rlnCtfBfactorPerElectronDose; 0 leaves
+        it to what an operation does without.
 
     Raises
     ------
@@ -154,6 +164,8 @@ class TiltSeriesGeometry:
     xtilt: np.ndarray = None
     magnification: np.ndarray = None
     deformation: object = None
+    defocus_slope: float = 1.0
+    dose_bfactor: float = 0.0
     rotation: np.ndarray = field(init=False, repr=False)
 
     def __post_init__(self):
@@ -194,6 +206,18 @@ class TiltSeriesGeometry:
         if self.hand not in (1, -1):
             raise InputError(self.ts_id, "hand %s" % self.hand, "The hand is +1 or -1 (rlnTomoHand)")
         put("hand", int(self.hand))
+        for name, least in (("defocus_slope", -np.inf), ("dose_bfactor", 0.0)):
+            value = float(getattr(self, name))
+            if not (np.isfinite(value) and value >= least):
+                raise InputError(self.ts_id, "%s is %g" % (name.replace("_", " "), value), "Correct the table")
+            put(name, value)
+        for name, most in LARGEST.items():
+            largest = max(getattr(self, name), key=abs)
+            if abs(largest) > most:
+                raise InputError(self.ts_id, "%s of %g degrees" % (name, largest), "Correct the alignment table")
+        odd = self.dose[(self.dose < -LEAST_DOSE) | (self.dose > MOST_DOSE)]
+        if len(odd):
+            raise InputError(self.ts_id, "dose of %g e/A^2" % odd[0], "Correct the dose before each exposure")
         if len(np.unique(self.acq_order)) != n:
             raise InputError(self.ts_id, "two tilts have the same acquisition order", "Number the exposures 1 to T")
         if len(self.volume_size) != 3 or not min(self.volume_size) > 0:
@@ -213,6 +237,31 @@ class TiltSeriesGeometry:
             raise InputError(self.ts_id, "%s has shape %s, expected %s" % (name, array.shape, shape),
                              "Give one value per tilt")
         return array
+
+    def numbers(self):
+        """Every field as plain values, for fingerprints.
+
+        Returns
+        -------
+        dict
+            By the field's name.
+        """
+        return fields_of(self)
+
+    def defocus_shift(self, depth):
+        """What a depth adds to the defocus.
+
+        Parameters
+        ----------
+        depth : ndarray `(...)`
+            Angstrom, as `Projection` has it.
+
+        Returns
+        -------
+        ndarray `(...)`
+            Angstrom: ``hand * slope * depth``.
+        """
+        return self.hand * self.defocus_slope * np.asarray(depth)
 
     @property
     def n_tilts(self):

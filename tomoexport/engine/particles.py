@@ -30,6 +30,8 @@ class ParticleSet:
         Whether the source gave orientations.
     trajectory : trajectory.Trajectory or trajectory.TiltTrajectory, optional
         How the particles move while their tilt series is exposed; ``position`` and ``rotation`` are its start.
+    table : object, optional
+        What their table says beside the particles, and how it was read.
 
     Raises
     ------
@@ -45,6 +47,7 @@ class ParticleSet:
     extra: dict = field(default_factory=dict)
     oriented: bool = True
     trajectory: object = None
+    table: object = None
 
     def __post_init__(self):
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  frozen
@@ -97,10 +100,10 @@ class ParticleSet:
         ParticleSet
         """
         index = np.arange(len(self))[index]
-        return ParticleSet(self.position[index], self.rotation[index], self.ts[index], self.ts_ids,
-                           tuple(self.uid[i] for i in index),
-                           {k: [v[i] for i in index] for k, v in self.extra.items()}, self.oriented,
-                           None if self.trajectory is None else self.trajectory.select(index))
+        return replace(self, position=self.position[index], rotation=self.rotation[index], ts=self.ts[index],
+                       uid=tuple(self.uid[i] for i in index),
+                       extra={k: [v[i] for i in index] for k, v in self.extra.items()},
+                       trajectory=None if self.trajectory is None else self.trajectory.select(index))
 
     def moved(self, shift):
         """The particles with their centres moved, each in its own frame.

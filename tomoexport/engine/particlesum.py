@@ -1,9 +1,9 @@
 """The map of a particle straight from the tilt images of many: sums of slices, their symmetry and their division.
 
 Windows multiplied by CTF and dose weight, as `pseudosubtomo.windows` gives them, enter one Fourier grid for all
-particles by trilinear interpolation, turned by their orientations, beside the squares of the factors.  Both sums add up over tilt
-series and obey symmetries; the first, freed from the interpolation's envelope, is divided by the second.  The order of
-things is RELION 5's, whose maps come out.
+particles by trilinear interpolation, turned by their orientations, beside the squares of the factors.  Both sums add up
+over tilt series and obey symmetries; the first, freed from the interpolation's envelope, is divided by the second.  The
+order of things is RELION 5's, whose maps come out.
 """
 
 import ducc0.nufft

@@ -11,6 +11,7 @@ from .kernels import implementation
 from .turn import turn_image
 
 TAPER = 0.02  # of the shorter side, at least 8 pixels: where the images fall off to 0
+FLAT = 1e-6  # of the largest mean of a line: an image with less than that beside its plane has no contrast
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class PreparedStack:
     ----------
     images : ndarray `(T, h, w)` float32
         Mean 0, falling off to 0 at the edges; pixel N//2 is the image centre. Turned ones are 0 beyond their edges.
+        Extended ones are as they were, their edge pixels repeated outwards.
     pixel_size : (float, float)
         Angstrom per pixel along y and x; within 1e-4 of what was asked for, or as near as even lengths allow: in
         small images just above the original pixel size up to 1e-3.
@@ -243,17 +245,7 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
     UnitError
         If pixels are not finite and `bad_pixels` is 'error', or all of them are not.
     """
-    filled = 0
-    sums = line_sums(image)
-    if not (np.isfinite(sums[0]).all() and np.isfinite(sums[1]).all()):
-        count = int((~np.isfinite(image)).sum())
-        if count and (bad_pixels != "fill" or count == image.size):
-            raise UnitError(item, "%d of %d pixels are NaN or infinite" % (count, image.size),
-                            "Exclude the view, repair the image, or use --bad-pixels fill")
-        filled = fill_bad_pixels(image)
-        sums = line_sums(image)
-        if not np.isfinite(sums[0]).all():
-            raise UnitError(item, "its pixel values are too large to be summed", "Repair or exclude the view")
+    sums, filled = _checked(image, bad_pixels, item)
     scale = np.abs(sums[0]).max() / image.shape[1]
     largest = max(scale, float(np.abs(image[::16, ::16]).max()))
     unit = 1.0 if 1e-12 < largest < 1e12 or largest == 0 else largest
@@ -275,13 +267,70 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
         scaled, true_ratio = fourier_rescale(image, ratio, before)
         mean, sd = scaled.mean(dtype=np.float64), scaled.std(dtype=np.float64)
         scaled -= np.float32(mean)
-    empty = not level.sd > 1e-6 * scale
+    empty = not level.sd > FLAT * scale
     if empty:
         scaled[:] = 0
     else:
         factor = 1.0 / sd if normalize else unit
         scaled *= np.float32(-factor if invert else factor)
     return scaled, true_ratio, empty, filled
+
+
+def _checked(image, bad_pixels, item):
+    """Sums along rows and columns of an image of finite pixels, and how many were filled; changes the image."""
+    filled = 0
+    sums = line_sums(image)
+    if not (np.isfinite(sums[0]).all() and np.isfinite(sums[1]).all()):
+        count = int((~np.isfinite(image)).sum())
+        if count and (bad_pixels != "fill" or count == image.size):
+            raise UnitError(item, "%d of %d pixels are NaN or infinite" % (count, image.size),
+                            "Exclude the view, repair the image, or use --bad-pixels fill")
+        filled = fill_bad_pixels(image)
+        sums = line_sums(image)
+        if not np.isfinite(sums[0]).all():
+            raise UnitError(item, "its pixel values are too large to be summed", "Repair or exclude the view")
+    return sums, filled
+
+
+def extend_image(image, ratio, margin, bad_pixels="error", item="tilt image"):
+    """Check one tilt image, repeat its edge pixels outwards and rescale it; it is neither levelled nor scaled.
+
+    Parameters
+    ----------
+    image : ndarray `(h, w)` float32
+        Changed in place where pixels are filled.
+    ratio : float
+        Output over input pixel size, at least 1.
+    margin : int
+        Pixels of the input that are added on each side.
+    bad_pixels, item
+        As `prepare_image`.
+
+    Returns
+    -------
+    scaled, true_ratio, empty, filled
+        As `prepare_image`; an image without contrast stays as it is.
+
+    Raises
+    ------
+    UnitError
+        As `prepare_image`.
+    """
+    sums, filled = _checked(image, bad_pixels, item)
+    empty = _is_flat(image, sums)
+    image = np.pad(image, margin, mode="edge")
+    return fourier_rescale(image, ratio) + (empty, filled) if ratio > 1 else (image, (1.0, 1.0), empty, filled)
+
+
+def _is_flat(image, sums):
+    """Whether an image is no more than a plane; by a part of its pixels, unless that is flat."""
+    along_y, along_x = fit_plane(*sums)
+    least = FLAT * np.abs(sums[0]).max() / image.shape[1]
+    for step in (16, 1):
+        rest = image[::step, ::step] - along_y[::step] - along_x[::step]
+        if rest.std(dtype=np.float64) > least:
+            return False
+    return True
 
 
 def _mean_and_sd(spectrum, shape):
@@ -313,7 +362,7 @@ def rescaled_shape(shape, ratio):
 
 
 def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, normalize=True, bad_pixels="error",
-                  threads=1, progress=None, turn=None, backend="cpu"):
+                  threads=1, progress=None, turn=None, backend="cpu", margin=None):
     """Prepare all images of a series.
 
     Parameters
@@ -334,6 +383,8 @@ def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, norma
         How the images are turned.
     backend : Backend or str
         What turns them; for a GPU the CPU does.
+    margin : int, optional
+        Extend the images by so many pixels and leave them as they are otherwise (`extend_image`).
 
     Returns
     -------
@@ -350,7 +401,10 @@ def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, norma
             turn_image(spectrum, [pixel_size_in * r for r in true_ratio], turn.angle[t], pixel_size_out, kernels, image)
             return image
 
-        result = prepare_image(read(t), ratio, invert, normalize, bad_pixels, items[t], turned if turn else None)
+        if margin is not None:
+            result = extend_image(read(t), ratio, margin, bad_pixels, items[t])
+        else:
+            result = prepare_image(read(t), ratio, invert, normalize, bad_pixels, items[t], turned if turn else None)
         if progress:
             progress()
         return result

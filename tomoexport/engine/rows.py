@@ -179,7 +179,7 @@ class RowSampler:
         self._across = None
         self.step = np.array([1 / (n * p) for n, p in zip(self.padded, pixel)])
         depth = plan.slab_start + (np.arange(plan.n_slabs) + 0.5) * plan.slab_height
-        self.depth = geometry.hand * depth if self.mode != CTF_MODES["none"] else np.zeros(1)
+        self.depth = geometry.defocus_shift(depth) if self.mode != CTF_MODES["none"] else np.zeros(1)
 
     @property
     def across(self):

@@ -167,7 +167,7 @@ def project_tilt(series, phantom, t, decay=True):
         # Phase 0 is pixel 0 of the patch; the particle goes to box//2 plus what is left of a pixel.
         local = offset[n] + (px - corner) * p
         transform = phantom.projection_transform(local, kx, ky)
-        transform = transform * (-weight * series.ctf.select([t]).values(kx, ky, g.hand * found.depth[n, 0])[0])
+        transform = transform * (-weight * series.ctf.select([t]).values(kx, ky, g.defocus_shift(found.depth[n, 0]))[0])
         patch = scipy.fft.irfft2(transform.astype(np.complex64), s=(box, box))
         y, x = np.clip(corner[1] + box, 0, h + box), np.clip(corner[0] + box, 0, w + box)
         if (y, x) == (corner[1] + box, corner[0] + box):  # else the particle lies outside the image

@@ -192,7 +192,16 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
         Particle at voxel box//2; on the device.
     transfer : ndarray `(N, box, box, box//2+1)` float32
         3D CTF, FFT order, zero frequency at 0; on the device.
+
+    Notes
+    -----
+    On the CPU one particle is made after the other: how a library for matrices rounds depends on how many there are.
     """
+    if not backend.on_gpu and len(position_px) > 1:
+        of = lambda a, i: a if len(a) == 1 else a[i:i + 1]  # noqa: E731
+        made = [reconstruct_subtomos(stack, plan, *(of(a, i) for a in (position_px, depth, matrix, visible)), backend,
+                                     correct) for i in range(len(position_px))]
+        return tuple(None if parts[0] is None else np.concatenate(parts) for parts in zip(*made))
     aligned = plan.terms is not None and len(matrix) == 1 and np.array_equal(matrix[0], plan.matrix)
     data, weight = slices(stack, plan, position_px, depth, visible, backend)
     return (_spread if aligned else _insert)(data, weight, plan, matrix, backend, correct)

@@ -69,7 +69,8 @@ def setup_tomogram(geometry, pixel_size, ctf=None):
     Returns
     -------
     TomogramSetup
-        Even sides. A slab is so thin that at Nyquist the CTF's phase is off by pi/4 at most at its faces.
+        Even sides. A slab is so thin that at Nyquist the CTF's phase is off by pi/4 at most at its faces: half its
+        height changes the defocus by no more than ``p^2 / lambda``.
     """
     shape = tuple(max(2, 2 * int(np.floor(s / pixel_size / 2 + 0.5))) for s in geometry.volume_size[::-1])
     centre = geometry.centre / pixel_size
@@ -79,7 +80,7 @@ def setup_tomogram(geometry, pixel_size, ctf=None):
         return TomogramSetup(shape, pixel_size, centre, 1, -reach, 2 * reach)
     # pi lambda (dz/2) k^2 <= pi/4 at k = 1 / (2 pixel_size)
     height = 2 * pixel_size ** 2 / ctf.optics.wavelength
-    n = max(1, int(np.ceil(2 * reach / height)))
+    n = max(1, int(np.ceil(2 * reach * abs(geometry.defocus_slope) / height)))
     return TomogramSetup(shape, pixel_size, centre, n, -reach, 2 * reach / n)
 
 
@@ -200,8 +201,9 @@ class _Work:
         self.block = self._largest_block()
         if memory is not None:
             remedy = "Allow more with --memory, use fewer --threads, or take larger voxels"
-            if backend.on_gpu and hasattr(backend.xp, "cuda") and GPU_SHARE * backend.free_bytes() < memory:
-                memory = int(GPU_SHARE * backend.free_bytes())
+            own = backend.own_memory()
+            if own is not None and GPU_SHARE * own < memory:
+                memory = int(GPU_SHARE * own)
                 remedy = "Device %d has no more: take larger voxels, or --device cpu" % backend.device
             self._fit(memory, remedy)
 

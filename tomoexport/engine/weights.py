@@ -25,13 +25,14 @@ def envelope(geometry, frequency_squared, bfactor=None, scale=None, dose_weighti
 
     Notes
     -----
-    Warp writes the dose as B = -4 dose, to enter as exp(B k^2 / 4); here, as in RELION, decay has a positive B.
+    Warp writes the dose as B = -4 dose, to enter as exp(B k^2 / 4); here, as in RELION, decay has a positive B. A
+    series with a B factor per dose has that in place of 4.
     """
     shape = (-1,) + (1,) * np.ndim(frequency_squared)
     exponent = np.zeros(geometry.n_tilts)
     factor = np.ones(geometry.n_tilts)
     if dose_weighting:
-        exponent = geometry.dose.copy()
+        exponent = geometry.dose * (geometry.dose_bfactor / 4 if geometry.dose_bfactor else 1.0)
         factor = np.maximum(geometry.rotation[:, 2, 2], 0) if scale is None else np.asarray(scale)
     if bfactor is not None:
         exponent = exponent + np.asarray(bfactor) / 4

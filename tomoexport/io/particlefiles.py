@@ -6,7 +6,7 @@ takes ``TS_1_ribosome.star`` and not ``TS_10_ribosome.star``.
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,4 +156,5 @@ def _joined(sets):
         np.concatenate([one.position for one in sets]), np.concatenate([one.rotation for one in sets]),
         np.concatenate([one.ts for one in sets]), sets[0].ts_ids, uid,
         {column: [value for one in sets for value in one.extra.get(column, [""] * len(one))] for column in columns},
-        all(one.oriented for one in sets))
+        all(one.oriented for one in sets), table=replace(sets[0].table, optics=None, statements=tuple(
+            dict.fromkeys(statement for one in sets for statement in one.table.statements))))

@@ -6,17 +6,9 @@ from ..engine.poses import zyz_from_matrix
 from ..engine.trajectory import Trajectory
 from ..errors import InputError
 from . import species, star
-from .particlestar import (
-    ANGLE,
-    CENTRED,
-    CORNER,
-    ORIGIN,
-    image_pixel_size,
-    origins,
-    rotations,
-)
+from .dialects import CENTRED, CORNER, dialect_of, image_pixel_size
+from .particlestar import ANGLE, BOX_ANGLE, ORIGIN, origins, rotations
 
-_BOX_ANGLE = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
 _PRIOR = ("rlnAngleRotPrior", "rlnAngleTiltPrior", "rlnAnglePsiPrior")
 _NAMES = ("rlnTomoName", "rlnMicrographName", species.NAME)
 _NUMBER = "rlnTomoParticleId"
@@ -134,10 +126,10 @@ def _poses(source, joined, columns, old, new, source_names, like, series, pixel_
         else:
             offset = _known_offsets(own)
     place = new.position + np.einsum("nij,nj->ni", box, offset)
-    if not set(_BOX_ANGLE) <= set(columns):
+    if not set(BOX_ANGLE) <= set(columns):
         offset, particle = np.einsum("nij,nj->ni", box, offset), new.rotation
         box = np.broadcast_to(np.eye(3), (n, 3, 3))
-    for names, values in ((_BOX_ANGLE, zyz_from_matrix(box)), (ANGLE, zyz_from_matrix(particle)),
+    for names, values in ((BOX_ANGLE, zyz_from_matrix(box)), (ANGLE, zyz_from_matrix(particle)),
                           (_PRIOR, zyz_from_matrix(particle)), (CENTRED, place.T)):
         made.update((c, v) for c, v in zip(names, values) if c in columns)
     made.update((c + "Angst", v) for c, v in zip(ORIGIN, offset.T) if c + "Angst" in columns)
@@ -167,18 +159,11 @@ def _corner(source, joined, old, source_names, like, series, pixel_size):
     geometries = _geometries(source, source_names, series)
     of_series = np.array([geometries[name].pixel_size for name in source_names])
     middle = np.array([geometries[name].size_px for name in source_names]) // 2 * of_series[:, None]
-    centred, tomo = joined.has(*CENTRED), joined.has("rlnTomoName")
-    warptools = tomo and all(name.endswith(".tomostar") for name in joined.text("rlnTomoName"))
-    if pixel_size and not centred:
+    kind = dialect_of(joined, old.table and old.table.optics)
+    if pixel_size and not kind.centred:
         return np.full(len(like), float(pixel_size)), middle
-    if tomo and not centred and not warptools:
-        column = "rlnTomoTiltSeriesPixelSize"
-        return (joined.float(column)[like] if joined.has(column) else of_series), middle
-    image = joined.float("rlnImagePixelSize") if warptools and joined.has("rlnImagePixelSize") else (
-        image_pixel_size(joined))
-    if image is None:
-        raise InputError(source, "the pixel size of its coordinates is not known", "Give the pixel size, A")
-    return image[like], middle
+    like_them = star.Table("particles", joined.columns, [joined.rows[i] for i in like])
+    return kind.corner_unit(like_them, of_series), middle
 
 
 def _species(source, joined, new, source_names, series):
@@ -201,11 +186,12 @@ def _species(source, joined, new, source_names, series):
 
 def _geometries(source, source_names, series):
     """Geometry of each tilt series that is needed."""
-    geometries = {one.ts_id: one.geometry for one in series or ()}
+    geometries = {one.ts_id: one.geometry for one in series or () if one.sized}
     missing = [name for name in dict.fromkeys(source_names) if name not in geometries]
     if missing:
         raise InputError(source, "its coordinates count from the corner of the tomogram, and the size of %s is not "
-                         "known" % ", ".join(missing), "Give the tilt series as well (--tomograms)")
+                         "known" % ", ".join(missing), "Give the tilt series as well (--tomograms), and "
+                         "--tomogram-size if their table does not tell it")
     return geometries
 
 

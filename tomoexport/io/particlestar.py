@@ -1,23 +1,8 @@
-"""Particles from STAR files of RELION 3.0, 3.1, 4, 5, WarpTools and M.
-
-What differs is the unit and the zero of the coordinates, and where pixel sizes stand; `dialect` tells them apart:
-
-=========  ======================================================  ==============================================
-dialect    recognised by                                           coordinates
-=========  ======================================================  ==============================================
-m          ``wrpCoordinateX1``                                     angstrom from the corner, sampled over dose
-relion5    ``rlnCenteredCoordinateXAngst``                         angstrom from the tomogram's centre
-warptools  ``rlnTomoName`` ending in ``.tomostar``                 particle pixels from the corner
-relion4    ``rlnTomoName``                                         tilt series pixels from the corner
-relion3.1  ``data_optics``                                         pixels from the corner, size to be told or taken
-relion3.0  none of these                                           from the table
-=========  ======================================================  ==============================================
-
-WarpTools of today equates tilt series pixel and particle pixel, so that one rule reads its old and its new files.
-"""
+"""Particles from STAR files of RELION 3.0, 3.1, 4, 5, WarpTools and M; `dialects` tells them apart."""
 
 import os
 import re
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -25,13 +10,13 @@ from ..engine.particles import ParticleSet
 from ..engine.poses import matrix_from_zyz, zyz_from_matrix
 from ..errors import InputError
 from . import species, star
+from .dialects import CENTRED, CORNER, PIXEL_REMEDY, dialect_of, image_pixel_size
+from .statements import ABERRATIONS, of_columns
 
-CENTRED = ("rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst", "rlnCenteredCoordinateZAngst")
-CORNER = ("rlnCoordinateX", "rlnCoordinateY", "rlnCoordinateZ")
 ORIGIN = ("rlnOriginX", "rlnOriginY", "rlnOriginZ")
 ANGLE = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 BOX_ANGLE = ("rlnTomoSubtomogramRot", "rlnTomoSubtomogramTilt", "rlnTomoSubtomogramPsi")
-_GROUP, _SERIES_PIXEL, _IMAGE_PIXEL = "rlnOpticsGroup", "rlnTomoTiltSeriesPixelSize", "rlnImagePixelSize"
+_GROUP = "rlnOpticsGroup"
 NAMES = ("rlnTomoName", "rlnMicrographName")
 # What a new position, orientation, name or image makes untrue; priors and offsets are relative to the old orientation.
 _STALE = NAMES + (
@@ -41,6 +26,8 @@ _STALE = NAMES + (
     "rlnCtfDataAreCtfPremultiplied")
 _STALE_PREFIXES = ("rlnCoordinate", "rlnCenteredCoordinate", "rlnOrigin", "rlnAngle", "rlnTomoSubtomogram", "rlnImage",
                    "wrpCoordinate", "wrpAngle")
+_FEW = 4  # particles of which nothing is concluded
+_CORNER_SHARE = 0.52  # of a tomogram's sides in which all particles would lie if their pixels were twice as large
 _SUFFIX = re.compile(r"(\.(tomostar|mrcs?|rec|st)|_\d+(\.\d+)?Apx)$")
 
 
@@ -54,8 +41,8 @@ def particle_table(path):
     Returns
     -------
     table : star.Table
-    optics : bool
-        Whether there is a ``data_optics``.
+    optics : star.Table or None
+        ``data_optics``.
 
     Raises
     ------
@@ -70,7 +57,7 @@ def particle_table(path):
         raise InputError(path, "there are no particles in it", "Give a particle STAR file; the blocks are: %s"
                          % ", ".join("data_%s (%d rows)" % (block.name, len(block)) for block in source))
     if optics is None or len(optics) == 0:
-        return table, optics is not None
+        return table, optics
     new = [i for i, column in enumerate(optics.columns) if not table.has(column)]
     groups = optics.text(_GROUP)
     rows = {group: [row[i] for i in new] for group, row in zip(groups, optics.rows)}
@@ -79,7 +66,7 @@ def particle_table(path):
         if group not in rows:
             raise InputError(table.where(row), "there is no optics group %s" % group,
                              "data_optics has the groups %s" % ", ".join(groups))
-    return table.extended([optics.columns[i] for i in new], [rows[group] for group in of_particles]), True
+    return table.extended([optics.columns[i] for i in new], [rows[group] for group in of_particles]), optics
 
 
 def dialect(path):
@@ -92,43 +79,59 @@ def dialect(path):
     Returns
     -------
     str
-        One of the names in the head of this module.
+        Name of one of `dialects.DIALECTS`.
 
     Raises
     ------
     InputError
         If the file cannot be read.
     """
-    return _dialect(*particle_table(path))
+    return dialect_of(*particle_table(path)).name
 
 
-def _dialect(table, optics):
-    if species.is_species(table):
-        return "m"
-    if table.has(*CENTRED):
-        return "relion5"
-    if table.has("rlnTomoName"):
-        return "warptools" if all(name.endswith(".tomostar") for name in table.text("rlnTomoName")) else "relion4"
-    return "relion3.1" if optics else "relion3.0"
+@dataclass(frozen=True, eq=False)
+class TableOfParticles:
+    """What a table says beside its particles, and how it was read.
+
+    Attributes
+    ----------
+    dialect : str
+    unit, zero : str
+        In which unit coordinates were read, and from where, for people.
+    optics : star.Table or None
+        data_optics, as it stands.
+    statements : tuple of statements.Statement
+    adrift : bool
+        Whether positions count from the corner of tomograms whose size is not known, so that only distances mean
+        something.
+    """
+
+    dialect: str
+    unit: str
+    zero: str
+    optics: object = None
+    statements: tuple = ()
+    adrift: bool = False
 
 
-def image_pixel_size(table):
-    """Pixel size of the images of each particle.
+def about_table(path, table, optics, unit="angstrom", zero="the centre", adrift=False):
+    """What a table says beside its particles, and how it was read.
 
     Parameters
     ----------
+    path : str
     table : star.Table
+    optics : star.Table or None
+    unit, zero, adrift
+        As of `TableOfParticles`, the unit without the program's name.
 
     Returns
     -------
-    ndarray `(N,)` or None
-        Angstrom; None if the table does not tell.
+    TableOfParticles
     """
-    if table.has("rlnPixelSize"):
-        return table.float("rlnPixelSize")
-    if table.has("rlnDetectorPixelSize", "rlnMagnification"):
-        return table.float("rlnDetectorPixelSize") * 1e4 / table.float("rlnMagnification")
-    return table.float(_IMAGE_PIXEL) if table.has(_IMAGE_PIXEL) else None
+    kind = dialect_of(table, optics)
+    return TableOfParticles(kind.name, "%s (%s)" % (unit, kind.program), zero, optics,
+                            of_columns(table, ABERRATIONS, path), adrift)
 
 
 def vectors(table, columns, default=None):
@@ -180,13 +183,12 @@ def origins(table, pixel_size=None):
         return out
     known = image_pixel_size(table)
     if known is None and pixel_size is None:
-        raise InputError(table.where(), "the pixel size of rlnOriginX/Y/Z is not known", _PIXEL_REMEDY)
+        raise InputError(table.where(), "the pixel size of rlnOriginX/Y/Z is not known", PIXEL_REMEDY)
     return out * np.reshape(pixel_size if known is None else known, (-1, 1))
 
 
-_PIXEL_REMEDY = "Give the pixel size of the coordinates, A"
 _SIZE_CAUSE = "its coordinates count from the corner of the tomogram, whose size it does not tell"
-_SIZE_REMEDY = "Give the tilt series as well"
+_SIZE_REMEDY = "Give the tilt series as well (--tomograms), and --tomogram-size if their table does not tell it"
 
 
 def rotations(table):
@@ -249,14 +251,16 @@ def match_names(names, ts_ids):
 
 
 def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized=False, centre="relion",
-                   tomogram_binning=None, name=None, allow_loss=True, sources=()):
+                   tomogram_binning=None, name=None, allow_loss=True, sources=(), anywhere=False):
     """Read particles and match them with tilt series.
 
     Parameters
     ----------
     path : str
-    series : sequence of TiltSeries, optional
+    series : Project, or sequence of TiltSeries, optional
         Needed for coordinates that are counted from the corner of the tomogram. Without it names stay as they are.
+        Particles of a project's tilt series that cannot be read, or that are left out, are left out, unless they may
+        be `anywhere`.
     coordinates_pixel_size : float, optional
         Angstrom per pixel of coordinates counted from the corner; by default the table tells. M's are in angstrom.
     normalized : bool
@@ -272,14 +276,18 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
         Whether particles may name a tilt series that is not there; they are left out.
     sources : sequence of str
         M's ``.source`` files, if hashes and not names shall tell the tilt series of M's particles.
+    anywhere : bool
+        Whether positions may count from the corner of tomograms whose size is not known: where only distances matter.
 
     Returns
     -------
     particles : ParticleSet
         Those whose tilt series is there. Shifts (rlnOrigin*) are in the positions, box orientations
-        (rlnTomoSubtomogram*) in the rotations; ``extra`` holds every column as it came in. M's have a trajectory.
+        (rlnTomoSubtomogram*) in the rotations; ``extra`` holds every column as it came in, ``table`` is a
+        `TableOfParticles`. M's have a trajectory.
     problems : list of str
-        Tomograms without tilt series and how many particles they have, and coordinates that occur more than once.
+        Tomograms without tilt series and how many particles they have, coordinates that occur more than once, and what
+        is odd about the units.
 
     Raises
     ------
@@ -292,28 +300,99 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
     if series is None:
         ts_ids, problems = tuple(dict.fromkeys(names)), []
     else:
-        ts_ids = tuple(one.ts_id for one in series)
-        table, names, problems = _matched(path, table, names, ts_ids, allow_loss)
+        unusable = _unusable(series)
+        ts_ids = tuple(one.ts_id for one in series) + (tuple(unusable) if anywhere else ())
+        table, names, problems = _matched(path, table, names, ts_ids, allow_loss, {} if anywhere else unusable)
     index = {ts_id: i for i, ts_id in enumerate(ts_ids)}
-    ts = np.array([index[ts_id] for ts_id in names])
-    trajectory = None
+    ts = np.array([index[ts_id] for ts_id in names], int)
+    places = _Places(path, series, ts, anywhere)
+    kind, trajectory = dialect_of(table, optics), None
     if species.is_species(table):
-        trajectory = species.trajectories(table, _half_extents(path, series)[ts])
+        trajectory = species.trajectories(table, places.half_extents())
         position, rotation = trajectory.start
-        oriented = table.has(species.ANGLE[0] + "1")
+        oriented, unit = table.has(species.ANGLE[0] + "1"), "angstrom"
     else:
-        if table.has(*CENTRED):
-            position = vectors(table, CENTRED)
+        if kind.centred:
+            position, unit = vectors(table, CENTRED), "angstrom"
         else:
-            position = _from_corner(path, table, _dialect(table, optics), ts, series, coordinates_pixel_size,
-                                    normalized, centre, tomogram_binning)
+            position, unit, more = _from_corner(table, kind, places, coordinates_pixel_size, normalized, centre,
+                                                tomogram_binning)
+            problems += more
         box, particle = rotations(table)
         position = position - np.einsum("nij,nj->ni", box, origins(table, coordinates_pixel_size))
         rotation, oriented = box @ particle, any(map(table.has, ANGLE + BOX_ANGLE))
-    problems += _coinciding(position, names)
+    zero = "the centre" if kind.centred else "the corner of tomograms of unknown size" if places.unknown else (
+        "the corner, about %s" % ("(N-1)/2" if centre == "imod" and trajectory is None else "voxel N/2"))
+    problems += _coinciding(position, names) + places.in_one_corner(position)
+    if (coordinates_pixel_size or normalized) and (kind.centred or trajectory is not None):
+        problems.append("its coordinates are in angstrom; what is given of their unit is not used")
+    about = about_table(path, table, optics, unit, zero, places.unknown)
     particles = ParticleSet(position, rotation, ts, ts_ids, particle_names(table, names),
-                            {column: table.text(column) for column in table.columns}, oriented, trajectory)
+                            {column: table.text(column) for column in table.columns}, oriented, trajectory, about)
     return particles, problems
+
+
+def _unusable(series):
+    """Tilt series of a project that have no geometry, and why."""
+    faults = dict.fromkeys(getattr(series, "faults", ()), "its tilt series cannot be read")
+    return dict(faults, **getattr(series, "left_out", {}))
+
+
+class _Places:
+    """Where the tomograms of particles have their corners.
+
+    Parameters
+    ----------
+    path : str
+    series : sequence of TiltSeries or None
+    ts : ndarray `(N,)` of int
+        Index of each particle's tilt series.
+    anywhere : bool
+        As of `read_particles`.
+    """
+
+    def __init__(self, path, series, ts, anywhere):
+        self._path, self._series, self._ts, self._anywhere = path, series, ts, anywhere
+        self.unknown = False  # whether a size was asked for that is not there
+
+    def _known(self):
+        if self._series is None or not all(i < len(self._series) and self._series[i].sized for i in set(self._ts)):
+            if not self._anywhere:
+                raise InputError(self._path, _SIZE_CAUSE, _SIZE_REMEDY)
+            self.unknown = True
+        return not self.unknown
+
+    def half_extents(self):
+        """Half the extent of each particle's tomogram `(N, 3)`, angstrom: where Warp's coordinates have its centre."""
+        if not self._known():
+            return np.zeros((len(self._ts), 3))
+        return np.array([one.geometry.volume_size for one in self._series]).reshape(-1, 3)[self._ts] / 2
+
+    def sizes(self):
+        """Unbinned voxels of each particle's tomogram `(N, 3)`; None where that is not known and need not be."""
+        return np.array([one.geometry.size_px for one in self._series])[self._ts] if self._known() else None
+
+    def pixel_sizes(self):
+        """Pixel size of each particle's tilt images `(N,)`, angstrom; NaN where they are not known."""
+        known = [one.geometry.pixel_size for one in self._series or ()]
+        return np.array([known[i] if i < len(known) else np.nan for i in self._ts])
+
+    def in_one_corner(self, position):
+        """Lines for tilt series whose particles all lie where they would if their pixels were larger than thought."""
+        if self._series is None or self.unknown or len(position) < _FEW:
+            return []
+        lines = []
+        for i, one in enumerate(self._series):
+            own = position[self._ts == i]
+            if len(own) < _FEW or not one.sized:
+                continue
+            g = one.geometry
+            share = (own + g.centre) / np.array(g.volume_size)
+            if share.max() < _CORNER_SHARE and share.min() > -0.02:
+                lines.append("%s: all %d particles lie in one corner, within %.0f %% of each side: are their "
+                             "coordinates pixels of a binned tomogram? --coordinates-pixel-size says of which size"
+                             % (one.ts_id, len(own), 100 * share.max()))
+        return lines
 
 
 def tomogram_names(table, sources=()):
@@ -367,15 +446,17 @@ def particle_names(table, names):
     return uids
 
 
-def _matched(path, table, names, ts_ids, allow_loss):
+def _matched(path, table, names, ts_ids, allow_loss, unusable):
     """Keep the rows whose name means a tilt series. Returns table, names of their tilt series, problems."""
-    match = match_names(names, ts_ids)
-    rows = [row for row, name in enumerate(names) if name in match]
-    lost = {}
+    match = match_names(names, tuple(ts_ids) + tuple(unusable))
+    rows = [row for row, name in enumerate(names) if match.get(name) in ts_ids]
+    lost, idle = {}, {}
     for name in names:
         if name not in match:
             lost[name] = lost.get(name, 0) + 1
-    if not rows:
+        elif match[name] in unusable:
+            idle[match[name]] = idle.get(match[name], 0) + 1
+    if not rows and not idle:
         raise InputError(path, "no particle belongs to one of the tilt series; it names %s, the tilt series are %s"
                          % (", ".join(lost), ", ".join(ts_ids)), "Give the tilt series that the particles belong to")
     if lost and not allow_loss:
@@ -383,49 +464,57 @@ def _matched(path, table, names, ts_ids, allow_loss):
             sum(lost.values()), ", ".join("%s (%d particles)" % item for item in lost.items()), ", ".join(ts_ids)),
             "Complete the tilt series, or leave these particles out with --allow-loss")
     problems = ["%s: %d particles are left out, there is no tilt series of this name" % item for item in lost.items()]
+    problems += ["%s: %d particles are left out, %s" % (name, count, unusable[name]) for name, count in idle.items()]
     return table.select(rows), [match[names[row]] for row in rows], problems
 
 
-def _half_extents(path, series):
-    """Half the extent of each series' tomogram `(M, 3)`, angstrom: where Warp's coordinates have its centre."""
-    if series is None:
-        raise InputError(path, _SIZE_CAUSE, _SIZE_REMEDY)
-    return np.array([one.geometry.volume_size for one in series]) / 2
+def _from_corner(table, kind, places, pixel_size, normalized, centre, binning):
+    """Positions `(N, 3)` in angstrom from the tomogram centre, of coordinates counted from its corner.
 
-
-def _from_corner(path, table, kind, ts, series, pixel_size, normalized, centre, binning):
-    """Positions `(N, 3)` in angstrom from the tomogram centre, of coordinates counted from its corner."""
+    Returns
+    -------
+    position : ndarray `(N, 3)`
+    unit : str
+    notes : list of str
+    """
     if not table.has(*CORNER):
         raise InputError(table.where(), "it has neither the columns %s nor %s" % (CENTRED[0], CORNER[0]),
                          "Give a particle STAR file with coordinates")
-    if series is None:
-        raise InputError(path, _SIZE_CAUSE, _SIZE_REMEDY)
-    geometries = [one.geometry for one in series]
-    of_series = np.array([geometry.pixel_size for geometry in geometries])[ts]
-    sizes = np.array([geometry.size_px for geometry in geometries])[ts]
+    of_series, sizes, notes = places.pixel_sizes(), places.sizes(), []
     coordinates = vectors(table, CORNER)
     if normalized:
-        pixel, coordinates = of_series, coordinates * (sizes - 1)
-    elif pixel_size:
-        pixel = np.full(len(table), float(pixel_size))
+        if sizes is None:
+            raise InputError(table.where(), _SIZE_CAUSE, _SIZE_REMEDY)
+        pixel, coordinates, unit = of_series, coordinates * (sizes - 1), "shares of the tomogram"
     else:
-        pixel = _coordinate_pixel(table, kind, of_series)
+        pixel = np.full(len(table), float(pixel_size)) if pixel_size else kind.corner_unit(table, of_series)
+        unit = "pixels of %s A, as given" % _range(pixel)
+        if not pixel_size:
+            unit, of_images = "%s, %s A" % (kind.unit_name, _range(pixel)), image_pixel_size(table)
+            # rlnImagePixelSize is the binned images' in any table of RELION's.
+            told = table.has("rlnPixelSize") or table.has("rlnMagnification")
+            apart = np.abs(of_images - pixel).max(initial=0) if told and of_images is not None else 0
+            if apart > 1e-3 * pixel.max(initial=0):
+                notes.append("its coordinates are taken for %s, as %s has them; its images' pixel size is %s A "
+                             "(rlnPixelSize). If they are pixels of that size, give --coordinates-pixel-size" % (
+                                 unit, kind.program, _range(of_images)))
+    if sizes is None:
+        return coordinates * pixel[:, None], unit, notes
     if centre == "imod":
         voxel = (of_series * binning if binning else np.maximum(pixel, of_series))[:, None]
         middle = (np.round(sizes * of_series[:, None] / voxel) - 1) / 2 * voxel
     else:
         # Voxel N//2 of the unbinned tomogram; in a binned one, where it may fall between voxels, it is the same point.
         middle = sizes // 2 * of_series[:, None]
-    return coordinates * pixel[:, None] - middle
+    return coordinates * pixel[:, None] - middle, unit, notes
 
 
-def _coordinate_pixel(table, kind, of_series):
-    if kind == "relion4":
-        return table.float(_SERIES_PIXEL) if table.has(_SERIES_PIXEL) else of_series
-    pixel = table.float(_IMAGE_PIXEL) if kind == "warptools" and table.has(_IMAGE_PIXEL) else image_pixel_size(table)
-    if pixel is None or not (pixel > 0).all():
-        raise InputError(table.where(), "the pixel size of its coordinates is not known", _PIXEL_REMEDY)
-    return pixel
+def _range(values):
+    """A number, or the least and the largest, for people."""
+    if not len(values):
+        return "no"
+    low, high = float(values.min()), float(values.max())
+    return "%.5g" % low if high - low <= 1e-4 * high else "%.5g to %.5g" % (low, high)
 
 
 def _coinciding(position, names):

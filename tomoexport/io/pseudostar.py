@@ -21,7 +21,7 @@ def write_pseudosubtomos(path, particles, optics, images, weights, frames, binni
         Positions at which they were cut out.
     optics : dict of str to (str, Optics, float)
         For each tilt series: name of its optics group or an empty one, optics, and pixel size of the tilt images (A).
-        Equal ones make one group.
+        Equal ones make one group, unless the particles' own table has groups.
     images : list of str
         2D stacks or 3D data, as they shall be written.
     weights : list of str or None
@@ -38,21 +38,12 @@ def write_pseudosubtomos(path, particles, optics, images, weights, frames, binni
         rlnOriginX/Y/ZAngst that were not applied.
     """
     names, count = particles.names(), len(particles)
-    numbers = {group: i for i, group in enumerate(dict.fromkeys(optics[name] for name in dict.fromkeys(names)), 1)}
-    groups = list(numbers)
-    called = [g[0] or "opticsGroup%d" % i for g, i in numbers.items()]
-    called = [name if called.count(name) == 1 else "%s_%d" % (name, i) for i, name in enumerate(called, 1)]
-    table = {"rlnOpticsGroup": list(numbers.values()), "rlnOpticsGroupName": called,
-             "rlnSphericalAberration": [g[1].cs for g in groups], "rlnVoltage": [g[1].voltage for g in groups],
-             "rlnAmplitudeContrast": [g[1].amplitude_contrast for g in groups],
-             "rlnTomoTiltSeriesPixelSize": [g[2] for g in groups],
-             "rlnCtfDataAreCtfPremultiplied": [int(premultiplied)] * len(groups),
-             "rlnImageDimensionality": [3 if weights else 2] * len(groups),
-             "rlnTomoSubtomogramBinning": [float(binning)] * len(groups),
-             "rlnImagePixelSize": [float(binning * g[2]) for g in groups], "rlnImageSize": [int(crop)] * len(groups)}
+    table, group = _optics(particles, optics, {
+        "rlnCtfDataAreCtfPremultiplied": int(premultiplied), "rlnImageDimensionality": 3 if weights else 2,
+        "rlnTomoSubtomogramBinning": float(binning), "rlnImageSize": int(crop)}, binning)
     zeros = [0.0] * count
     new = {"rlnTomoName": names, "rlnTomoParticleName": list(particles.uid),
-           "rlnOpticsGroup": [numbers[optics[name]] for name in names]}
+           "rlnOpticsGroup": group}
     new.update(zip(particlestar.CENTRED, particles.position.T))
     new.update({label + "Angst": zeros if offsets is None else offsets[:, i]
                 for i, label in enumerate(particlestar.ORIGIN)})
@@ -68,3 +59,32 @@ def write_pseudosubtomos(path, particles, optics, images, weights, frames, binni
     star.write(path, [
         star.Table.from_columns("general", {"rlnTomoSubTomosAre2DStacks": [int(not weights)]}, is_list=True),
         star.Table.from_columns("optics", table), star.Table.from_columns("particles", columns)])
+
+
+def _optics(particles, optics, same, binning):
+    """Columns of data_optics, and the group of each particle, from 1.
+
+    Groups of the particles' own table are kept, with all their columns; each is one group for every microscope and
+    pixel size that its particles are of. Particles without are grouped by those.
+    """
+    own = particles.table.optics if particles.table is not None else None
+    given = own.text("rlnOpticsGroup") if own is not None and len(own) and own.has("rlnOpticsGroup") else []
+    which = particles.extra.get("rlnOpticsGroup") or given[:1] * len(particles)
+    pairs = [(which[i] if given else optics[name][0], optics[name]) for i, name in enumerate(particles.names())]
+    numbers = {pair: i for i, pair in enumerate(sorted(dict.fromkeys(pairs), key=lambda pair: given.index(pair[0]))
+                                                if given else dict.fromkeys(pairs), 1)}
+    rows = [given.index(of) for of, _ in numbers] if given else []
+    called = [own.text("rlnOpticsGroupName", "")[row] for row in rows] if rows else [of for of, _ in numbers]
+    called = [name or "opticsGroup%d" % i for i, name in enumerate(called, 1)]
+    called = [name if called.count(name) == 1 else "%s_%d" % (name, i) for i, name in enumerate(called, 1)]
+    table = {"rlnOpticsGroup": list(numbers.values()), "rlnOpticsGroupName": called}
+    table.update({column: [own.text(column)[row] for row in rows] for column in (own.columns if rows else ())
+                  if column not in table})
+    microscopes = [optics_ for _, (_, optics_, _) in numbers]
+    pixels = [pixel for _, (_, _, pixel) in numbers]
+    table.update({
+        "rlnSphericalAberration": [o.cs for o in microscopes], "rlnVoltage": [o.voltage for o in microscopes],
+        "rlnAmplitudeContrast": [o.amplitude_contrast for o in microscopes], "rlnTomoTiltSeriesPixelSize": pixels,
+        **{label: [value] * len(numbers) for label, value in same.items()},
+        "rlnImagePixelSize": [float(binning * pixel) for pixel in pixels]})
+    return table, [numbers[pair] for pair in pairs]

@@ -391,6 +391,7 @@ class _Parser:
     def _head(self):
         """Read up to the first row. Returns the lines for emtable, the labels, and whether there is no loop."""
         head, columns, is_list = [], [], True
+        self._seen = set()
         while self._line is not None:
             if self._line.lower() == "loop_":
                 if head:
@@ -399,25 +400,26 @@ class _Parser:
                 head.append("loop_")
             elif self._line[0] == "_":
                 values = _split(self._line)
-                if not is_list and len(values) > 1 and values[1][0] != "#":
+                if not is_list and len(values) > 1 and values[1][:1] != "#":
                     break
-                label = self._label(values[0], columns)
+                label = self._label(values[0])
                 columns.append(label)
                 if is_list and (len(values) < 2 or len(values) > 2 and values[2][:1] != "#"):
                     raise self._error("%s has %d values, expected 1" % (label, len(values) - 1))
-                head.append("_%s %s" % (label, _mask(values[1])) if is_list else "_" + label)
+                # emtable makes Python names of labels; these are none of its words.
+                head.append("_c%d" % len(columns) + (" " + _mask(values[1]) if is_list else ""))
             else:
                 break
             self._next()
         return head, columns, is_list
 
-    def _label(self, text, columns):
+    def _label(self, text):
         label = text[1:]
-        if label in columns:
+        if label in self._seen:
             raise self._error("column %s occurs twice" % label, "Remove or rename one of the two")
-        # emtable makes a Python name of each label.
         if not label.isidentifier() or label[0] == "_":
             raise self._error("'%s' is no column label" % text, "Labels are letters and digits, as in _rlnTomoName")
+        self._seen.add(label)
         return label
 
     def _rows(self, columns, numbers):
@@ -535,7 +537,8 @@ def write(path, tables, comment=""):
             rows = ([_quote(value) for value in row] for row in table.rows)
             if table.is_list:
                 for row in rows:
-                    writer.writeSingleRow(emtable.Table(columns=table.columns).Row(*row))
+                    handle.writelines("_%-20s %s\n" % pair for pair in zip(table.columns, row))
+                writer.writeNewline()
                 continue
             # Numbered as RELION and Warp do it; some readers rely on the blank and the number after the label.
             writer.writeHeader([emtable.Table.Column("%s #%d" % label) for label in zip(table.columns, count(1))])

@@ -108,7 +108,7 @@ def read_subtomos(path):
         If columns are missing, pixel sizes differ, particles are off the centres of their volumes, or the first volume
         is no cube or not there.
     """
-    table, _ = particlestar.particle_table(path)
+    table, optics = particlestar.particle_table(path)
     for column in ("rlnImageName", "rlnCtfImage"):
         if not table.has(column):
             raise InputError(table.where(), "there is no column %s" % column,
@@ -134,5 +134,6 @@ def read_subtomos(path):
     particles = ParticleSet(position, rotation, [index[name] for name in names], ts_ids,
                             particlestar.particle_names(table, names),
                             {column: table.text(column) for column in table.columns},
-                            any(map(table.has, particlestar.ANGLE)))
+                            any(map(table.has, particlestar.ANGLE)), table=particlestar.about_table(
+                                path, table, optics))
     return particles, images, ctfs, float(pixel_sizes[0]), shape[0]

@@ -9,6 +9,11 @@ from ..engine.geometry import TiltSeriesGeometry
 from ..errors import InputError
 from . import mrc
 
+#: Which of a series' images an operation reads.
+ALL, HALVES = ("images",), ("images", "odd", "even")
+LARGEST_SIZE = 1e7  # angstrom, of a tomogram: beyond that a size is a damaged number
+LEAST_PIXEL, MOST_PIXEL = 1e-3, 1e4  # angstrom: the same of pixels
+
 
 @dataclass(frozen=True, eq=False)
 class TiltSeries:
@@ -30,9 +35,18 @@ class TiltSeries:
     tomo_extra : dict of str to str
         The same for the row of the tomogram table.
     notes : tuple of str
-        What is odd about its tables, but no obstacle.
+        What is odd about its tables, but no obstacle; what was given beside them and they say otherwise.
+    statements : tuple of statements.Statement
+        What its tables say that not every operation follows.
+    sized : bool
+        Whether the size of the tomogram is known; it is read all the same where only distances count.
     fault : InputError, optional
         Why its images cannot be used, although its name and its size can.
+    no_ctf : InputError, optional
+        What is missing for a CTF, where more is known than that none was measured.
+    cosine : bool
+        Whether its program weighs tilts by the cosine of the stage's tilt without a table that says so, as Warp does;
+        RELION counts them alike unless rlnCtfScalefactor says otherwise.
 
     Raises
     ------
@@ -50,7 +64,11 @@ class TiltSeries:
     extra: dict = field(default_factory=dict)
     tomo_extra: dict = field(default_factory=dict)
     notes: tuple = ()
+    statements: tuple = ()
+    sized: bool = True
     fault: InputError = None
+    no_ctf: InputError = None
+    cosine: bool = False
 
     def __post_init__(self):
         n = self.geometry.n_tilts
@@ -90,8 +108,47 @@ class TiltSeries:
                        images=pick(self.images), odd=pick(self.odd), even=pick(self.even),
                        extra={name: list(pick(values)) for name, values in self.extra.items()})
 
-    def check_files(self):
-        """Check the headers of all image files.
+    def numbers(self):
+        """What an operation computes with, as plain values, for fingerprints.
+
+        Returns
+        -------
+        dict
+            Geometry, CTF, tilt of the stage, and which sections of which files.
+        """
+        return {"geometry": self.geometry.numbers(), "ctf": self.ctf and self.ctf.numbers(),
+                "stage_tilt": self.stage_tilt.tolist(), "cosine": self.cosine,
+                "sections": [section for _, section in self.images]}
+
+    @property
+    def stage_tilt(self):
+        """`(T,)` degrees: tilt of the stage, from which the alignment's differs where the specimen lies obliquely.
+
+        rlnTomoNominalStageTiltAngle where the table has it for all tilts, else the alignment's.
+        """
+        try:
+            nominal = np.array(self.extra["rlnTomoNominalStageTiltAngle"], np.float64)
+        except (KeyError, ValueError):
+            return self.geometry.tilt
+        return nominal if np.isfinite(nominal).all() else self.geometry.tilt
+
+    @property
+    def tilt_scale(self):
+        """`(T,)` what tilts count by (rlnCtfScalefactor): the CTF's scale, else the cosine if its program takes that.
+
+        None where neither is known.
+        """
+        if self.ctf is None or self.ctf.scale is not None or not self.cosine:
+            return self.ctf and self.ctf.scale
+        return stage_cosine(self.stage_tilt)
+
+    def check_files(self, kinds=ALL):
+        """Check the headers of the image files that an operation reads.
+
+        Parameters
+        ----------
+        kinds : sequence of str
+            `ALL`, or `HALVES` for the images of odd and even frames, too.
 
         Returns
         -------
@@ -107,7 +164,7 @@ class TiltSeries:
             raise self.fault
         notes = []
         used = {}
-        for path, section in self.images + (self.odd or ()) + (self.even or ()):
+        for path, section in (image for kind in kinds for image in getattr(self, kind) or ()):
             used.setdefault(path, set()).add(section)
         for path, sections in used.items():
             header = mrc.read_header(path)
@@ -126,3 +183,19 @@ class TiltSeries:
                 notes.append("%s: the header says %.4g A per pixel, the table of %s %.4g A; the table counts"
                              % (path, header.pixel_size, self.ts_id, self.geometry.pixel_size))
         return notes
+
+
+def stage_cosine(tilt):
+    """rlnCtfScalefactor as Warp and RELION's pipelines have it.
+
+    Parameters
+    ----------
+    tilt : float or ndarray
+        Degrees, of the stage.
+
+    Returns
+    -------
+    float or ndarray
+        Its cosine, whatever the x-tilt; never 0, which would leave an image out.
+    """
+    return np.clip(np.cos(np.deg2rad(tilt)), 1e-3, 1.0)

@@ -5,8 +5,9 @@ that is not mirrored: its frame is ours, and only the sign of the tilt angle dif
 ``xtilt = LevelAngleX``).  Axis angles and offsets are ours as they stand.  ``AreAnglesInverted`` is the sign of the
 defocus alone: hand -1 where it is set.  Warp's magnification correction is no part of its projection.
 
-Movement, volume warp and angle grids become the series' deformation.  A defocus grid that varies over the image counts
-with its value in the middle; weights that M refined (GridDoseBfacs and the like) are not used.
+Movement, volume warp and angle grids become the series' deformation.  What else the XML says of alignment, CTF, weights
+and selection and is not followed (weights that M refined, a defocus that varies over the image) is a statement of the
+series.
 """
 
 import os
@@ -20,15 +21,17 @@ from ..engine.geometry import TiltSeriesGeometry
 from ..engine.grids import CubicGrid, MultilinearGrid
 from ..errors import InputError
 from . import mrc
+from .given import Given
 from .paths import locate, search_folders
-from .tiltseries import TiltSeries
+from .statements import OPTICS, WEIGHTS, Statement, is_nothing
+from .tiltseries import LARGEST_SIZE, LEAST_PIXEL, MOST_PIXEL, TiltSeries
 
 ROOT = "TiltSeries"
 _IMAGES = (".mrc", ".mrcs", ".st", ".ali")
 
 
-def is_tilt_series(path):
-    """Whether a file is Warp's XML of a tilt series; that of a movie is not.
+def kind_of(path):
+    """What an XML of Warp describes.
 
     Parameters
     ----------
@@ -36,38 +39,123 @@ def is_tilt_series(path):
 
     Returns
     -------
-    bool
+    str
+        Its root: ``TiltSeries``, ``Movie``...; "" for a file that is damaged before it says so, or empty.
     """
     try:
         with open(path, "rb") as file:
-            return next(ElementTree.iterparse(file, events=("start",)))[1].tag == ROOT
-    except (OSError, ElementTree.ParseError, StopIteration):
+            return next(ElementTree.iterparse(file, events=("start",)))[1].tag
+    except (OSError, ElementTree.ParseError, StopIteration, ValueError, LookupError):
+        return ""
+
+
+class WarpXml:
+    """Warp's XML of one tilt series, or a folder of these; a file of the folder is a tilt series of its name.
+
+    Parameters
+    ----------
+    path : str
+    given : Given
+
+    Raises
+    ------
+    InputError
+        If there is nothing, or the folder has no tilt series.
+    """
+
+    NAME = "Warp"
+    TAKES = "Warp's or M's XML of one tilt series, or a folder of these"
+    HAS_CTF = True
+
+    def __init__(self, path, given=None):
+        self.path, self._given, self.notes, self.left_out = os.fspath(path), given or Given(), (), {}
+        if not os.path.isdir(path):
+            self._files = {_stem(path): self.path}
+        else:
+            self._look_through()
+        self.names = tuple(self._files)
+
+    @staticmethod
+    def recognise(path):
+        """See `project.SOURCES`."""
+        return os.path.isdir(path) or path.lower().endswith(".xml")
+
+    def _look_through(self):
+        """Find the tilt series of a folder, and those that Warp was told to leave out."""
+        files = [os.path.join(self.path, name) for name in sorted(os.listdir(self.path))
+                 if name.lower().endswith(".xml")]
+        kinds = {file: kind_of(file) for file in files}
+        # One that cannot be read may well be a tilt series: it must not vanish.
+        self._files = {_stem(file): file for file in files if kinds[file] in (ROOT, "")}
+        if not any(kinds[file] == ROOT for file in files):
+            raise InputError(self.path, *self._nothing(kinds))
+        others = [os.path.basename(file) for file in files if kinds[file] not in (ROOT, "")]
+        if others:
+            self.notes += ("%d files are passed over, they describe no tilt series: %s" % (
+                len(others), ", ".join(others[:3]) + ", ..." * (len(others) > 3)),)
+        for name, file in list(self._files.items()):
+            reason = _deselected(file)
+            if reason:
+                self.left_out[name] = "it is deselected in Warp (%s)" % reason
+                del self._files[name]
+
+    def _nothing(self, kinds):
+        """Cause and remedy of a folder without a tilt series."""
+        damaged = [file for file, kind in kinds.items() if not kind]
+        if damaged:
+            return ("%s is no valid XML" % os.path.basename(damaged[0]), "Give the files as Warp wrote them")
+        stars = [name for name in sorted(os.listdir(self.path)) if name.endswith(".star")]
+        return ("the folder has no XML of a tilt series" + (", %d of something else" % len(kinds) if kinds else ""),
+                "Name a STAR file in it (%s)" % ", ".join(stars[:5]) if stars else
+                "Give the folder to which Warp writes its tilt series")
+
+    def files(self, name):
+        """See `project.SOURCES`."""
+        return [self._files[name]]
+
+    def read(self, name):
+        """See `project.SOURCES`."""
+        return read_series(self._files[name], self._given)
+
+    def relion_finds_it(self):
+        """See `project.SOURCES`."""
         return False
 
 
-def read_series(path, image_shape=None, pixel_size=None, volume_size=None, base=None, size_px=None):
+def _stem(path):
+    return os.path.splitext(os.path.basename(path))[0]
+
+
+def _deselected(path):
+    """What tells Warp to leave the series out, "" if nothing does; the user's word goes before the filter's."""
+    try:
+        with open(path, "rb") as file:
+            root = next(ElementTree.iterparse(file, events=("start",)))[1]
+    except (OSError, ElementTree.ParseError, StopIteration, ValueError, LookupError):
+        return ""  # reading it tells more
+    manual, filtered = (root.get(name, "").lower() for name in ("UnselectManual", "UnselectFilter"))
+    if manual in ("true", "false"):
+        return "UnselectManual" if manual == "true" else ""
+    return "UnselectFilter" if filtered == "true" else ""
+
+
+def read_series(path, given=None):
     """Read Warp's XML of one tilt series.
 
     Parameters
     ----------
     path : str
         The file; its name without extension names the series.
-    image_shape : (int, int), optional
-        Height and width of images that are not there, pixels. By default what the XML says.
-    pixel_size : float, optional
-        Angstrom per image pixel. By default that of the images' headers or, without them, of the XML.
-    volume_size : (float, float, float), optional
-        Angstrom, xyz. By default VolumeDimensionsAngstrom, which early versions of Warp do not write.
-    base : str, optional
-        Folder in which images are looked for first; then beside the XML, in its DataDirectory and above the XML.
-    size_px : (int, int, int), optional
-        xyz, unbinned voxels: instead of volume_size, where that is not known.
+    given : Given, optional
+        Without a given size the tomogram's is VolumeDimensionsAngstrom, which early versions of Warp do not write;
+        without a given pixel size that of the images' headers counts or, without them, of the XML. Images are looked
+        for in ``base`` first; then beside the XML, in its DataDirectory and above the XML.
 
     Returns
     -------
     TiltSeries
         In the order of the file. Images are Warp's averages of movies (``average/`` beside the movies), or the
-        movies' own names where those are images already.
+        movies' own names where those are images already. The weight of a tilt is the cosine of the stage's tilt.
 
     Raises
     ------
@@ -75,44 +163,93 @@ def read_series(path, image_shape=None, pixel_size=None, volume_size=None, base=
         If the file is no such XML, its alignment is missing or damaged, or sizes are known neither from it nor from the
         images.
     """
+    given = given or Given()
     root = _parse(path)
     angles = _numbers(root, "Angles", path)
     n = len(angles)
     column = lambda name: _numbers(root, name, path, n)  # noqa: E731
-    folders = search_folders(path, base)
+    folders = search_folders(path, given.base)
     data = root.get("DataDirectory")
     if data:
-        folders.insert(1 + bool(base), os.path.join(os.path.dirname(os.path.abspath(path)), data))
+        folders.insert(1 + bool(given.base), os.path.join(os.path.dirname(os.path.abspath(path)), data))
     images, odd, even = _images(_lines(root, "MoviePath", path, n), folders)
     shape, header_pixel = _header(images[0][0])
-    pixel_size = pixel_size or _pixel_size(root, shape, header_pixel, path)
-    shape = shape or image_shape or _shape(root, pixel_size, path)
-    volume_size = volume_size or _lengths(root, "VolumeDimensionsAngstrom", 3, path)
-    if volume_size is None and size_px is not None:
-        volume_size = tuple(n * pixel_size for n in size_px)
-    if volume_size is None:
+    pixel_size = given.pixel_size or _pixel_size(root, shape, header_pixel, path)
+    if not LEAST_PIXEL < pixel_size < MOST_PIXEL:
+        raise InputError(path, "a pixel size of %g A" % pixel_size, "Give --image-pixel-size")
+    shape = shape or given.image_shape or _shape(root, pixel_size, path)
+    own = _lengths(root, "VolumeDimensionsAngstrom", 3, path)
+    extent = given.extent(pixel_size) or own
+    sized = extent is not None
+    if not sized and given.size_needed:
         raise InputError(path, "it does not say how large the tomogram is, from whose corner Warp counts positions",
                          "Give the unbinned size that Warp was told: --tomogram-size")
     size = np.array(shape[::-1]) * pixel_size
+    extent = extent or tuple(size) + (size.max(),)
+    if not max(extent) < LARGEST_SIZE:
+        raise InputError(path, "tomogram size %g x %g x %g A" % tuple(extent), "Give --tomogram-size")
     centre = np.array(shape[::-1]) // 2 * pixel_size
     # Warp's image centre is half its extent, which is half a pixel beyond ours along odd sides.
     shift = np.stack([column("AxisOffsetX"), column("AxisOffsetY")], 1) + size / 2 - centre
     dose = column("Dose")
+    if given.exposure_dose:
+        dose = given.dose(path, np.argsort(np.argsort(dose, kind="stable")))
     deformation = _deformation(root, dose, _lengths(root, "ImageDimensionsAngstrom", 2, path) or size, centre,
-                               volume_size, path)
+                               extent, path)
     used = None
     if root.find("UseTilt") is not None:
         used = [text.lower() == "true" for text in _lines(root, "UseTilt", path, n)]
     level_x, level_y = (_number(root.get(name, "0"), name, path) for name in ("LevelAngleX", "LevelAngleY"))
+    hand = -1 if root.get("AreAnglesInverted", "False").lower() == "true" else 1
     try:
         geometry = TiltSeriesGeometry(
-            os.path.splitext(os.path.basename(path))[0], shape, pixel_size, -(angles + level_y), column("AxisAngle"),
-            shift, dose, volume_size, used=used, xtilt=np.full(n, level_x), deformation=deformation,
-            hand=-1 if root.get("AreAnglesInverted", "False").lower() == "true" else 1)
-        optics, ctf = _ctf(root, n, path)
+            _stem(path), shape, pixel_size, -(angles + level_y), column("AxisAngle"), shift, dose, extent, used=used,
+            xtilt=np.full(n, level_x), deformation=deformation, hand=given.hand or hand)
+        optics, ctf = _ctf(root, n, given, path)
     except InputError as error:
         raise InputError("%s, %s" % (path, error.item), error.cause, error.remedy) from None
-    return TiltSeries(geometry, ctf, images, odd, even, optics=optics)
+    notes = given.told("--hand", given.hand, hand)
+    notes += given.told("--image-pixel-size", given.pixel_size, header_pixel, " A")
+    if _deselected(path):
+        notes += ("it is deselected in Warp (%s), and named here all the same" % _deselected(path),)
+    return TiltSeries(geometry, ctf, images, odd, even, optics=optics, notes=notes, sized=sized, cosine=True,
+                      extra={"rlnTomoNominalStageTiltAngle": [repr(-float(angle)) for angle in angles]},
+                      statements=_statements(root, path))
+
+
+#: Elements whose grids M refines, and parameters of the CTF: what they change where they are not trivial.
+_GRIDS = {"GridDoseBfacs": WEIGHTS, "GridDoseBfacsDelta": WEIGHTS, "GridDoseWeights": WEIGHTS,
+          "GridLocationBfacs": WEIGHTS, "GridLocationWeights": WEIGHTS, "GridCTF": OPTICS,
+          "GridCTFDefocusDelta": OPTICS, "GridCTFDefocusAngle": OPTICS, "GridCTFPhase": OPTICS}
+_PARAMETERS = {"ZernikeCoeffsOdd": "the phases of the images", "ZernikeCoeffsEven": "the phase of the CTF",
+               "BeamTilt": "the phases of the images", "PixelSizeDeltaPercent": "the pixel size, which differs by "
+               "direction"}
+_PLAIN = {"GridDoseWeights": 1.0, "GridLocationWeights": 1.0}
+
+
+def _statements(root, path):
+    """What the XML says and is not followed here."""
+    out = []
+    for name, kind in _GRIDS.items():
+        element = root.find(name)
+        if element is None:
+            continue
+        values = read_grid(element, path).values
+        if kind == OPTICS:
+            varies = values.shape[-1] * values.shape[-2] > 1 and np.ptp(values, axis=(-2, -1)).max() > 1e-6
+            if varies:
+                out.append(Statement(name, path, kind, "the CTF, which varies over the images; its middle is taken"))
+        elif np.abs(values - _PLAIN.get(name, 0.0)).max() > 1e-6:
+            out.append(Statement(name, path, kind, "how much tilts and frequencies count, as M refined it; dose and "
+                                 "cosine of the tilt are taken"))
+    for name, value in _params(root, "CTF").items():
+        if name in _PARAMETERS and not is_nothing((value or "").replace(";", ",")):
+            out.append(Statement(name, path, OPTICS, _PARAMETERS[name]))
+    for name, plain, effect in (("Bfactor", 0.0, "how fast the series fades beside others"),
+                                ("Weight", 1.0, "how much the series counts beside others")):
+        if abs(_number(root.get(name, repr(plain)), name, path) - plain) > 1e-6:
+            out.append(Statement(name, path, WEIGHTS, effect))
+    return tuple(out)
 
 
 def _parse(path):
@@ -120,7 +257,7 @@ def _parse(path):
         root = ElementTree.parse(path).getroot()
     except OSError as error:
         raise InputError(path, "it cannot be read: %s" % (error.strerror or error), "Give Warp's XML") from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # an unknown encoding is a LookupError
         raise InputError(path, "it is no valid XML: %s" % error, "Give the file as Warp wrote it") from None
     if root.tag != ROOT:
         raise InputError(path, "it describes a %s, not a TiltSeries" % root.tag,
@@ -301,11 +438,12 @@ def _deformation(root, dose, image_size, image_centre, volume_size, path):
                        volume_size, **grids)
 
 
-def _ctf(root, n, path):
+def _ctf(root, n, given, path):
     """Optics, and CTF of n tilts; None instead of the latter if all defoci are 0, which is how Warp begins."""
     params = _params(root, "CTF")
     value = lambda name, default: _number(params.get(name, default), name, path)  # noqa: E731
-    optics = Optics(value("Voltage", "300"), value("Cs", "2.7"), value("Amplitude", "0.07"))
+    optics = Optics(given.voltage or value("Voltage", "300"), given.cs or value("Cs", "2.7"),
+                    given.amplitude_contrast or value("Amplitude", "0.07"))
     time = np.arange(n) / max(1, n - 1)
 
     def per_tilt(name, fallback):
@@ -319,4 +457,5 @@ def _ctf(root, n, path):
         return optics, None
     half = per_tilt("GridCTFDefocusDelta", "DefocusDelta") * 0.5e4
     angle, phase = per_tilt("GridCTFDefocusAngle", "DefocusAngle"), per_tilt("GridCTFPhase", "PhaseShift")
-    return optics, Ctf(optics, defocus + half, defocus - half, angle, phase * 180)  # the phase is in units of pi
+    # The phase is in units of pi.
+    return optics, Ctf(optics, defocus + half, defocus - half, angle, phase * 180)

@@ -2,36 +2,40 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import List
 
 import numpy as np
 
 from ..engine.average import Accumulator
 from ..engine.backend import available_cores
+from ..engine.particles import ParticleSet
 from ..errors import InputError
 from ..io import mrc, subtomostar
-from ..io.manifest import fingerprint
-from ..options import to_dict
 from . import maps
+from .maps import damaged
 from .particles import halves
-from .plan import PROCESS_BYTES, Plan, Problem, Unit, state
+from .plan import PROCESS_BYTES, Problem
 from .progress import Progress
+from .sets import one_unit
+from .statements import unfollowed
 
 PIECES = 4  # per half; fixed, so that the sums do not depend on the number of threads
 
 
+@dataclass(frozen=True, eq=False)
+class Subtomograms:
+    """Particles, paths of their volumes and 3D CTFs, pixel size (A) and box (voxels)."""
+
+    particles: ParticleSet
+    images: List[str]
+    ctfs: List[str]
+    pixel_size: float
+    box: int
+
+
 def plan(options, only=None):
-    """Plan the average.
-
-    Parameters
-    ----------
-    options : AverageOptions
-    only : list of str, optional
-        Not used: there is one unit.
-
-    Returns
-    -------
-    plan.Plan
-        One unit, 'average'.
+    """Plan the average: one unit, 'average'; see `contract.Verb`.
 
     Raises
     ------
@@ -60,59 +64,17 @@ def plan(options, only=None):
     elif len(set(halves(particles))) < 2:
         problems.append(Problem("error", options.particles, "all particles are in one half",
                                 "Give rlnRandomSubset both values, or remove the column"))
-    unit = Unit("average", work=dict(particles=particles, images=images, ctfs=ctfs, pixel_size=pixel_size, box=box))
-    unit.inputs = {path: state(path) for path in files if os.path.exists(path)}
-    unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "threads")},
-                                   unit.inputs, halves(particles).tolist(), particles.rotation.tolist(),
-                                   list(particles.uid))
-    unit.disk_bytes = 12 * box ** 3
-    return Plan("average", options, [unit], problems,
-                memory_bytes=PROCESS_BYTES + (2 * PIECES + 1) * 40 * (2 * box) ** 2 * (box + 1)
-                + min(2 * PIECES, options.threads or available_cores()) * 55 * (2 * box) ** 2 * (box + 1))
-
-
-def damaged(paths, shape, table):
-    """See whether files are volumes of a shape; headers are read where sizes differ.
-
-    Parameters
-    ----------
-    paths : list of str
-        Those that do not exist are passed over.
-    shape : tuple of int
-    table : str
-        What names them.
-
-    Returns
-    -------
-    list of plan.Problem
-        That of the first file that is not, or none.
-    """
-    sizes = set()
-    for path in paths:
-        size = os.path.getsize(path) if os.path.exists(path) else None
-        if size is None or size in sizes:
-            continue
-        try:
-            found = mrc.read_header(path).shape
-        except InputError as error:
-            return [Problem("error", error.item, error.cause, error.remedy)]
-        if found != shape:
-            return [Problem("error", path, "it has %d x %d x %d voxels, expected %d x %d x %d"
-                            % (found[::-1] + shape[::-1]),
-                            "All volumes of %s must have one box size, and half volumes of 3D CTF" % table)]
-        sizes.add(size)
-    return []
+    problems += unfollowed("average", options.particles, particles.table.statements)
+    threads = min(2 * PIECES, options.threads or available_cores())
+    return one_unit(
+        "average", options, Subtomograms(particles, images, ctfs, pixel_size, box), {},
+        [path for path in files if os.path.exists(path)], problems,
+        (halves(particles).tolist(), particles.rotation.tolist(), list(particles.uid)), 12 * box ** 3,
+        PROCESS_BYTES + ((2 * PIECES + 1) * 40 + threads * 55) * (2 * box) ** 2 * (box + 1))
 
 
 def execute(unit, options, backend):
-    """Average the particles, and write maps, FSC and figures.
-
-    Parameters
-    ----------
-    unit : plan.Unit
-    options : AverageOptions
-    backend : Backend
-        Only its CPU threads are used.
+    """Average the particles, and write maps, FSC and figures; see `contract.Verb`.
 
     Returns
     -------
@@ -125,8 +87,8 @@ def execute(unit, options, backend):
     InputError
         If a volume cannot be read, is damaged or has another size.
     """
-    particles, images, ctfs = unit.work["particles"], unit.work["images"], unit.work["ctfs"]
-    pixel_size, box = unit.work["pixel_size"], unit.work["box"]
+    work = unit.work
+    particles, box = work.particles, work.box
     half = halves(particles)
     progress = Progress("average", len(particles), "particles")
 
@@ -134,8 +96,8 @@ def execute(unit, options, backend):
         which, piece = task
         total = Accumulator(box)
         for i in np.flatnonzero(half == which)[piece::PIECES]:
-            volume = _read(images[i], (box,) * 3)
-            transfer = _read(ctfs[i], (box, box, box // 2 + 1))
+            volume = _read(work.images[i], (box,) * 3)
+            transfer = _read(work.ctfs[i], (box, box, box // 2 + 1))
             total.add(volume, transfer, particles.rotation[i])
             progress()
         return which, total
@@ -147,8 +109,9 @@ def execute(unit, options, backend):
     progress.finish()
     found = {"average": sums[0].merged(sums[1]).map(), "half1": sums[0].map(), "half2": sums[1].map()}
     known = _read(options.reference, (box,) * 3) if options.reference else None
-    return dict(maps.write_maps(options.output, found, pixel_size, options.diameter, known), particles=len(particles),
-                half_particles=[int((half == w).sum()) for w in (0, 1)], notes=[])
+    written = maps.write_maps(options.output, found, work.pixel_size, options.diameter, known)
+    return dict(written, particles=len(particles), half_particles=[int((half == w).sum()) for w in (0, 1)],
+                notes=[])
 
 
 def _read(path, shape):
@@ -161,12 +124,6 @@ def _read(path, shape):
 
 def collect(options, results):
     """Name the average and its resolution; nothing is left to do after the one unit.
-
-    Parameters
-    ----------
-    options : AverageOptions
-    results : list of dict
-        As `execute` returned them.
 
     Returns
     -------

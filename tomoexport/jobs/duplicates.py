@@ -3,56 +3,55 @@
 import csv
 import io
 import os
+from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
 from ..engine.matching import duplicates, nearest
+from ..engine.particles import ParticleSet
 from ..errors import InputError
 from ..io import particlerows
 from ..io.atomic import write_text
-from ..io.manifest import fingerprint
-from ..options import to_dict
 from . import histogram
-from .plan import PROCESS_BYTES, Plan, Problem, Unit
+from .particles import overwritten
+from .plan import PROCESS_BYTES, Problem
 from .progress import Progress
-from .sets import grouped, inputs, protect, read, read_series, row_order
+from .sets import grouped, one_unit, read, read_series, row_order, tables_of, told
 
 #: Columns that say how good a particle is, the first that is there counts; in all of them more is better.
 SCORES = ("rlnAutopickFigureOfMerit", "rlnMaxValueProbDistribution", "rlnLogLikeliContribution")
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Particles, the column of scores ("" without), and its values `(N,)` or None."""
+
+    particles: ParticleSet
+    column: str
+    score: Optional[np.ndarray]
+
+
 def plan(options, only=None):
-    """Plan the removal.
-
-    Parameters
-    ----------
-    options : DuplicatesOptions
-    only : list of str, optional
-        Not used: there is one unit.
-
-    Returns
-    -------
-    plan.Plan
-        One unit, 'duplicates'.
+    """Plan the removal: one unit, 'duplicates'; see `contract.Verb`.
 
     Raises
     ------
     InputError
         If the table is not named or cannot be read, or has no such column of scores, or a score is no number.
     """
-    series = read_series(options)
-    particles, notes = read("--particles", options.particles, series, options.coordinates_pixel_size, options.source)
-    files = inputs(options, [options.particles])
-    problems = [Problem("warning", options.particles, note) for note in notes]
-    problems += protect(options, files)
+    project = read_series(options)
+    particles, notes = read("--particles", options.particles, project, options.coordinates_pixel_size, options.source,
+                            options.allow_loss, normalized=options.normalized, centre=options.centre, anywhere=True)
+    problems = told(project, options) + [Problem("warning", options.particles, note) for note in notes]
     column, score = _scores(options, particles)
-    unit = Unit("duplicates", work=dict(particles=particles, column=column, score=score, facts={
-        "particles": len(particles), "tilt series": len(set(particles.names())), "score": column or "none"}))
-    unit.inputs = files
-    unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k != "output"}, unit.inputs)
-    unit.disk_bytes = 2 * os.path.getsize(options.particles) + 300_000
-    return Plan("duplicates", options, [unit], problems,
-                memory_bytes=PROCESS_BYTES + 10 * os.path.getsize(options.particles))
+    return one_unit(
+        "duplicates", options, Scored(particles, column, score),
+        {"particles": len(particles), "tilt series": len(set(particles.names())), "score": column or "none"},
+        [options.particles] + tables_of(project, options), problems + overwritten(options, [options.star]),
+        disk_bytes=2 * os.path.getsize(options.particles) + 300_000,
+        memory_bytes=PROCESS_BYTES + 10 * os.path.getsize(options.particles), reading=["coordinates: %s from %s" % (
+            particles.table.unit, particles.table.zero)])
 
 
 def _scores(options, particles):
@@ -76,14 +75,7 @@ def _scores(options, particles):
 
 
 def execute(unit, options, backend):
-    """Find the duplicates in each tilt series, and write lists, histogram and then the table.
-
-    Parameters
-    ----------
-    unit : plan.Unit
-    options : DuplicatesOptions
-    backend : Backend
-        Not used.
+    """Find the duplicates in each tilt series, write lists, histogram and then the table; see `contract.Verb`.
 
     Returns
     -------
@@ -91,7 +83,7 @@ def execute(unit, options, backend):
         Plain values: ``kept`` and ``removed``, numbers; the same per tilt series in ``series``; ``score``, the column;
         ``star``; ``report``; ``notes``; ``files``.
     """
-    particles, score = unit.work["particles"], unit.work["score"]
+    particles, score = unit.work.particles, unit.work.score
     kept, before, after = np.zeros(len(particles), bool), *(np.full(len(particles), np.inf) for _ in "12")
     keeper = np.full(len(particles), -1)
     rank, groups, of_series = row_order(particles), grouped(particles.names()), {}
@@ -118,7 +110,7 @@ def execute(unit, options, backend):
     path = os.path.join(options.output, options.star)
     particlerows.write_rows(path, options.particles, np.flatnonzero(kept))
     return {"kept": int(kept.sum()), "removed": int((~kept).sum()), "series": of_series,
-            "score": unit.work["column"], "star": path, "report": files[-1], "notes": [], "files": files + [path]}
+            "score": unit.work.column, "star": path, "report": files[-1], "notes": [], "files": files + [path]}
 
 
 def _removed(particles, kept, keeper, score):
@@ -135,12 +127,6 @@ def _removed(particles, kept, keeper, score):
 
 def collect(options, results):
     """Say how many particles were removed; nothing is left to do after the one unit.
-
-    Parameters
-    ----------
-    options : DuplicatesOptions
-    results : list of dict
-        As `execute` returned them.
 
     Returns
     -------

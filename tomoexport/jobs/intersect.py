@@ -3,38 +3,56 @@
 import csv
 import io
 import os
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..engine.matching import match, nearest, pairs_within
+from ..engine.particles import ParticleSet
 from ..errors import InputError
 from ..io import particlerows, particlestar, species
 from ..io.atomic import write_text
-from ..io.manifest import fingerprint
-from ..options import to_dict
 from . import histogram
 from .memory import budget
-from .plan import PROCESS_BYTES, Plan, Problem, Unit, size
+from .particles import overwritten
+from .plan import PROCESS_BYTES, Problem, size
 from .progress import Progress
-from .sets import grouped, inputs, protect, read, read_series, refuse_ambiguous, row_order
+from .sets import grouped, one_unit, read, read_series, refuse_ambiguous, row_order, tables_of, told
 
 _PAIR_BYTES, _CELL_BYTES = 250, 17  # of memory: per pair within the tolerance, per cell of a dense cost matrix
 SETS = ("only_old", "both", "only_new")
 
 
-def plan(options, only=None):
-    """Plan the intersection.
+@dataclass(frozen=True, eq=False)
+class Pairing:
+    """What is compared.
 
-    Parameters
+    Attributes
     ----------
-    options : IntersectOptions
-    only : list of str, optional
-        Not used: there is one unit.
+    old, new : ParticleSet
+    of_new : list of str
+        Tilt series of each new particle, as the old set calls it.
+    groups : dict of str to (ndarray of int, ndarray of int)
+        Old and new particles of each tilt series.
+    ticked : list of str
+        Tilt series that take part.
+    left_out : dict of str to int
+        New particles in others.
+    project : io.project.Project or None
+    """
 
-    Returns
-    -------
-    plan.Plan
-        One unit, 'intersect'.
+    old: ParticleSet
+    new: ParticleSet
+    of_new: list
+    groups: dict
+    ticked: list
+    left_out: dict
+    project: Any
+
+
+def plan(options, only=None):
+    """Plan the intersection: one unit, 'intersect'; see `contract.Verb`.
 
     Raises
     ------
@@ -43,42 +61,61 @@ def plan(options, only=None):
     """
     if not any(getattr(options, name) for name in SETS):
         raise InputError("--only-old, --both, --only-new", "none of the sets is chosen", "Choose at least one")
-    series = read_series(options)
-    old, old_notes = read("--old", options.old, series, options.old_pixel_size, options.source)
-    new, new_notes = read("--new", options.new, series, options.new_pixel_size, options.source, allow_loss=True)
-    files = inputs(options, [options.old, options.new])
-    problems = [Problem("warning", path, note) for path, notes in ((options.old, old_notes), (options.new, new_notes))
-                for note in notes]
-    problems += protect(options, files)
-    of_new = _same_sources(options, old, new)
-    sources = list(dict.fromkeys(old.names() + of_new))
-    ticked = _ticked(options, sources)
-    nobody = np.zeros(0, int)
-    of_old, of_other = grouped(old.names()), grouped(of_new)
-    groups = {name: (of_old.get(name, nobody), of_other.get(name, nobody)) for name in sources}
-    left_out = {name: len(g[1]) for name, g in groups.items() if name not in ticked and len(g[1])}
-    if left_out:
-        problems.append(Problem("warning", options.new, "%d particles are left out in tilt series that --sources does "
-                                "not name: %s" % (sum(left_out.values()), ", ".join(left_out))))
-    for text, which in (("only in the old set", 1), ("only in the new set", 0)):
-        alone = [name for name in ticked if not len(groups[name][which])]
-        if alone:
-            problems.append(Problem("warning", "tilt series " + text, ", ".join(alone), "Nothing there can match"))
-    needed = max(_needs(options, old.position[groups[name][0]], new.position[groups[name][1]]) for name in ticked)
+    project = read_series(options)
+    tables = {"--old": (options.old, options.old_pixel_size, options.old_normalized, options.allow_loss),
+              "--new": (options.new, options.new_pixel_size, options.new_normalized, True)}
+
+    def read_both(anywhere):
+        return [read(flag, path, project, pixel, options.source, loss, normalized=normalized, centre=options.centre,
+                     anywhere=anywhere) for flag, (path, pixel, normalized, loss) in tables.items()]
+
+    (old, old_notes), (new, new_notes) = read_both(True)
+    if old.table.adrift != new.table.adrift or options.only_new and old.table.adrift:
+        read_both(False)  # for the error that tells which sizes are missing
+    problems = told(project, options)
+    for path, notes in ((options.old, old_notes), (options.new, new_notes)):
+        problems += [Problem("warning", path, note) for note in notes]
+    pairing = _paired(options, old, new, project)
+    problems += _alone(options, pairing)
+    needed = max(_needs(options, old.position[pairing.groups[name][0]], new.position[pairing.groups[name][1]])
+                 for name in pairing.ticked)
     if needed > budget(options):
         problems.append(Problem("error", "--tolerance" if options.matching == "gated" else "--matching",
                                 "matching needs %s of memory, %s are allowed" % (size(needed), size(budget(options))),
                                 "Take a smaller tolerance" if options.matching == "gated" else "Use gated"))
-    unit = Unit("intersect", work=dict(old=old, new=new, of_new=of_new, groups=groups, ticked=ticked, series=series,
-                                       left_out=left_out, facts={
-                                           "old particles": len(old), "new particles": len(new),
-                                           "tilt series": "%d of %d" % (len(ticked), len(sources))}))
-    unit.inputs = files
-    unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k not in ("output", "memory")},
-                                   unit.inputs)
-    unit.disk_bytes = os.path.getsize(options.old) * (1 + bool(options.only_new) * len(new) // len(old)) + 300_000
-    return Plan("intersect", options, [unit], problems,
-                memory_bytes=PROCESS_BYTES + needed + 10 * sum(os.path.getsize(p) for p in (options.old, options.new)))
+    paths = [options.old, options.new]
+    return one_unit(
+        "intersect", options, pairing, {"old particles": len(old), "new particles": len(new), "tilt series": "%d of %d"
+                                        % (len(pairing.ticked), len(pairing.groups))},
+        paths + tables_of(project, options), problems + overwritten(options, [options.star]),
+        disk_bytes=os.path.getsize(options.old) * (1 + bool(options.only_new) * len(new) // len(old)) + 300_000,
+        memory_bytes=PROCESS_BYTES + needed + 10 * sum(map(os.path.getsize, paths)),
+        reading=["%s coordinates: %s from %s" % (word, one.table.unit, one.table.zero)
+                 for word, one in (("old", old), ("new", new))])
+
+
+def _paired(options, old, new, project):
+    """Which particles are compared with which."""
+    of_new = _same_sources(options, old, new)
+    sources = list(dict.fromkeys(old.names() + of_new))
+    ticked, nobody = _ticked(options, sources), np.zeros(0, int)
+    of_old, of_other = grouped(old.names()), grouped(of_new)
+    groups = {name: (of_old.get(name, nobody), of_other.get(name, nobody)) for name in sources}
+    left_out = {name: len(g[1]) for name, g in groups.items() if name not in ticked and len(g[1])}
+    return Pairing(old, new, of_new, groups, ticked, left_out, project)
+
+
+def _alone(options, pairing):
+    """Problems of particles that nothing is compared with."""
+    out, left_out = [], pairing.left_out
+    if left_out:
+        out.append(Problem("warning", options.new, "%d particles are left out in tilt series that --sources does not "
+                           "name: %s" % (sum(left_out.values()), ", ".join(left_out))))
+    for text, which in (("only in the old set", 1), ("only in the new set", 0)):
+        alone = [name for name in pairing.ticked if not len(pairing.groups[name][which])]
+        if alone:
+            out.append(Problem("warning", "tilt series " + text, ", ".join(alone), "Nothing there can match"))
+    return out
 
 
 def _same_sources(options, old, new):
@@ -114,14 +151,9 @@ def _needs(options, old, new):
 
 
 def execute(unit, options, backend):
-    """Match the sets in each tilt series, and write the histogram, who matches whom, and then the table.
+    """Match the sets in each tilt series, write the histogram, who matches whom, and then the table.
 
-    Parameters
-    ----------
-    unit : plan.Unit
-    options : IntersectOptions
-    backend : Backend
-        Not used.
+    See `contract.Verb`.
 
     Returns
     -------
@@ -135,7 +167,8 @@ def execute(unit, options, backend):
     InputError
         If no particle is left.
     """
-    old, new, groups, ticked = (unit.work[name] for name in ("old", "new", "groups", "ticked"))
+    work = unit.work
+    old, new, groups, ticked = work.old, work.new, work.groups, work.ticked
     partner, distance = np.full(len(old), -1), np.full(len(old), np.inf)
     near = np.full(len(old), np.inf)
     rank = row_order(old), row_order(new)
@@ -160,18 +193,18 @@ def execute(unit, options, backend):
     counts = {"only_old": int((~both).sum()), "both": int(both.sum()), "only_new": len(free)}
     files = _histogram(options, distance[both], near, counts)
     files.append(os.path.join(options.output, "report", "matches.csv"))
-    write_text(files[-1], _listed(old, new, unit.work["of_new"], partner, distance, free))
+    write_text(files[-1], _listed(old, new, work.of_new, partner, distance, free))
     rows = np.flatnonzero(both & options.both | ~both & options.only_old)
     added = []
     if options.only_new:
-        added = particlerows.made_rows(options.old, old, new.select(free), [unit.work["of_new"][i] for i in free],
-                                       unit.work["series"], options.old_pixel_size)
+        added = particlerows.made_rows(options.old, old, new.select(free), [work.of_new[i] for i in free], work.project,
+                                       options.old_pixel_size)
     path = os.path.join(options.output, options.star)
     if not len(rows) and not added:
         raise InputError(path, "no particle is left: %s" % _counted(counts),
                          "Choose other sets, or a tolerance that suits the histogram in %s" % files[0])
     particlerows.write_rows(path, options.old, rows, added)
-    return {"counts": counts, "series": of_series, "left_out": unit.work["left_out"],
+    return {"counts": counts, "series": of_series, "left_out": work.left_out,
             "written": len(rows) + len(added), "star": path, "report": files[1], "notes": [], "files": files + [path]}
 
 
@@ -201,12 +234,6 @@ def _histogram(options, pairs, near, counts):
 
 def collect(options, results):
     """Say how many particles are in each set; nothing is left to do after the one unit.
-
-    Parameters
-    ----------
-    options : IntersectOptions
-    results : list of dict
-        As `execute` returned them.
 
     Returns
     -------

@@ -7,8 +7,10 @@ import os
 import numpy as np
 
 from ..engine.average import fsc, resolution
+from ..errors import InputError
 from ..io import atomic, mrc
 from . import report
+from .plan import Problem
 
 
 def write_maps(folder, maps, pixel_size, diameter=0.0, known=None):
@@ -70,3 +72,36 @@ def resolutions(result):
     str
     """
     return "%.1f A at FSC 0.143, %.1f A at 0.5" % (result["resolution_0143"], result["resolution_05"])
+
+
+def damaged(paths, shape, table):
+    """See whether files are volumes of a shape; headers are read where sizes differ.
+
+    Parameters
+    ----------
+    paths : list of str
+        Those that do not exist are passed over.
+    shape : tuple of int
+    table : str
+        What names them.
+
+    Returns
+    -------
+    list of plan.Problem
+        That of the first file that is not, or none.
+    """
+    sizes = set()
+    for path in paths:
+        size = os.path.getsize(path) if os.path.exists(path) else None
+        if size is None or size in sizes:
+            continue
+        try:
+            found = mrc.read_header(path).shape
+        except InputError as error:
+            return [Problem("error", error.item, error.cause, error.remedy)]
+        if found != shape:
+            return [Problem("error", path, "it has %d x %d x %d voxels, expected %d x %d x %d"
+                            % (found[::-1] + shape[::-1]),
+                            "All volumes of %s must have one box size, and half volumes of 3D CTF" % table)]
+        sizes.add(size)
+    return []

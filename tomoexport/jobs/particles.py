@@ -1,44 +1,32 @@
-"""What all exports of particles have in common: which particles, which tilts show them, is there memory."""
+"""What all operations on particles plan alike: which particles, which tilts show them, is there memory."""
 
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from math import ceil
+from typing import Any, Callable
 
 import numpy as np
 
-from ..engine.backend import available_cores
+from ..engine.backend import available_cores, count_devices
 from ..errors import InputError
 from ..io import particlefiles, particlestar
 from ..io.manifest import fingerprint
 from ..io.motion import read_motion
+from ..options import flag
 from .memory import budget, workers_that_fit
 from .plan import Plan, Problem, size, state
-from .tiltseries import first_tilts, identity, load, settings
+from .statements import unfollowed
+from .tiltseries import first_tilts, hand_of, identity, load, settings
 
 RING = 3  # buffers for results of a GPU: one is filled while others are written
 RING_BYTES = 256 << 20  # of one of them at most
 STILL = 1e-7  # elements of a rotation matrix that differ by less are of a particle that does not turn
 
 
-def diameter(options):
-    """Particle diameter: the option, or 80 % of the box.
-
-    Parameters
-    ----------
-    options : SubtomoOptions or SeriesOptions
-
-    Returns
-    -------
-    float
-        Angstrom.
-    """
-    return options.diameter or 0.8 * options.box * options.pixel_size
-
-
 @dataclass(frozen=True)
-class Needs:
-    """Memory that the export of a tilt series takes, bytes.
+class MemoryNeeds:
+    """Memory that the work on a tilt series takes, bytes.
 
     Attributes
     ----------
@@ -75,146 +63,299 @@ class Needs:
         return self.shared + max(readers * self.reader, making)
 
 
-def plan_particles(verb, options, only, describe, poses_for=""):
-    """Plan an export of particles.
+@dataclass(frozen=True, eq=False)
+class ParticleWork:
+    """What is to be done with the particles of one tilt series.
+
+    Attributes
+    ----------
+    particles : ParticleSet
+        Its N particles.
+    seen : ndarray `(N, T)` of bool
+        Which of the tilts that are used show a particle.
+    kept : ndarray `(N,)` of bool
+        Those that enough tilts show.
+    exposures : (ndarray `(A,)`, ndarray `(A,)`)
+        Dose and acquisition order of all tilts of the series, excluded ones too.
+    room : int
+        Memory that may be taken, bytes.
+    fewest : int
+        Tilts that must show a particle.
+    needs : MemoryNeeds
+    own : object
+        What the verb adds: a record of its own.
+    """
+
+    particles: Any
+    seen: np.ndarray
+    kept: np.ndarray
+    exposures: tuple
+    room: int
+    fewest: int
+    needs: MemoryNeeds = None
+    own: Any = None
+
+
+@dataclass(frozen=True)
+class ParticleVerb:
+    """What an operation on particles is, beside what all of them share.
+
+    Attributes
+    ----------
+    name : str
+    sees : callable
+        ``sees(options, geometry, xy)``: which tilts show points `(N, T, 2)`, angstrom from the image centre.
+    fewest, extent : str
+        Options that say how many tilts must show a particle, and how much of it.
+    requires : callable
+        ``requires(options)``: `tiltseries.Requirements`.
+    describe : callable
+        ``describe(unit, work, options, reach, problems)`` returns the work with `needs` and `own`, and completes the
+        unit's facts and disk_bytes; reach is how far particles lie above or below the tomogram's centre along the
+        beam, angstrom.
+    matters : callable
+        ``matters(options, work)``: what else of the particles the output depends on, plain values.
+    check : callable
+        ``check(options, particles)``: problems of the particles as a whole.
+    adjust : callable
+        ``adjust(options, particles)``: the particles with offsets as the options say.
+    writes : callable
+        ``writes(options)``: tables that are written, relative to the output folder.
+    follows : callable
+        ``follows(options)``: labels of statements of the particle table that are followed.
+    """
+
+    name: str
+    sees: Callable
+    fewest: str
+    extent: str
+    requires: Callable
+    describe: Callable
+    matters: Callable = lambda options, work: []
+    check: Callable = lambda options, particles: []
+    adjust: Callable = lambda options, particles: particles
+    writes: Callable = lambda options: [options.star]
+    follows: Callable = lambda options: ()
+
+
+def read_inputs(verb, options, only=None):
+    """Read tilt series and particles, and move the particles as the options say.
 
     Parameters
     ----------
-    verb : str
-    options : SubtomoOptions or SeriesOptions
+    verb : ParticleVerb
+    options : ExtractionOptions
     only : list of str or None
-        Names of the tilt series asked for; None for all.
-    describe : callable
-        ``describe(unit, reach, problems)`` completes a unit's ``work``, ``work["facts"]`` and ``disk_bytes`` and
-        returns its `Needs`; reach is how far particles lie above or below the tomogram's centre along the beam,
-        angstrom.
-    poses_for : str
-        The option for whose sake particles must have orientations, if they must.
+        Names of the tilt series asked for; None for all. A job for some of them only is a part of a run that was
+        looked at as a whole: particles of others are no loss.
 
     Returns
     -------
-    plan.Plan
-        A unit per tilt series, with its particles and the tilts that show them.
+    project : io.project.Project
+    units : list of plan.Unit
+    problems : list of plan.Problem
+    particles : ParticleSet
+
+    Raises
+    ------
+    InputError
+        If a table is not named or cannot be read.
+    """
+    if not options.particles:
+        raise InputError("--particles", "no file is given", "Name a particle STAR file")
+    project, units, problems = load(verb.name, options, verb.requires(options), only)
+    particles, notes = read_table(options, project, options.allow_loss or only is not None)
+    problems += [Problem("warning", "particles", note) for note in notes]
+    particles = verb.adjust(options, particles)
+    if options.motion:
+        if particles.trajectory is not None:
+            raise InputError("--motion", "%s has trajectories of its own" % options.particles,
+                             "Leave one of the two out")
+        particles = replace(particles, trajectory=read_motion(options.motion, particles, project))
+    return project, units, problems, particles.moved((options.shift_x, options.shift_y, options.shift_z))
+
+
+def read_table(options, project, allow_loss):
+    """Read the particles of an operation as they stand in their table, or tables.
+
+    Parameters
+    ----------
+    options : ExtractionOptions
+    project : io.project.Project
+    allow_loss : bool
+        Whether particles may name tilt series that are not there.
+
+    Returns
+    -------
+    particles : ParticleSet
+    notes : list of str
 
     Raises
     ------
     InputError
         If a table cannot be read.
     """
-    series, units, problems = load(options, True, only)
-    tables = _own_tables(options, series)
-    _protect(options, tables, problems)
-    # A job for some of the series only is a part of a run that was looked at as a whole.
-    particles, notes = read_particles(options, series, options.allow_loss or only is not None)
-    problems += [Problem("warning", "particles", note) for note in notes]
-    out = Plan(verb, options, units, problems)
-    devices = options.device.count(",") + 1  # that share memory and threads
-    room, threads, short = budget(options) // devices, max(1, (options.threads or available_cores()) // devices), []
-    if len(particles) and not particles.oriented:
-        cause = "it has no orientations (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)"
-        problems.append(Problem("error", options.particles, cause + " to rotate particles by",
-                                "Refine them first, or leave out " + poses_for) if poses_for else
-                        Problem("warning", options.particles, cause, "Averages will need them; the export does not"))
-    complete = {one.ts_id: one.geometry for one in series}
+    read = particlestar.read_particles
+    if getattr(options, "per_series", False):
+        read = particlefiles.read_particle_files
+    return read(
+        options.particles, project, coordinates_pixel_size=options.coordinates_pixel_size or None,
+        normalized=options.normalized, centre=options.centre, allow_loss=allow_loss,
+        sources=[options.source] if options.source else ())
+
+
+def plan_particles(verb, options, only):
+    """Plan an operation on particles.
+
+    Parameters
+    ----------
+    verb : ParticleVerb
+    options : ExtractionOptions
+    only : list of str or None
+        Names of the tilt series asked for; None for all.
+
+    Returns
+    -------
+    plan.Plan
+        A unit per tilt series; its work is a `ParticleWork`.
+
+    Raises
+    ------
+    InputError
+        If a table cannot be read.
+    """
+    project, units, problems, particles = read_inputs(verb, options, only)
+    tables = _own_tables(options, project)
+    problems += overwritten(options, verb.writes(options), tables.values()) + verb.check(options, particles)
+    problems += unfollowed(verb.name, options.particles, particles.table.statements, options.ignore,
+                           ctf=verb.requires(options).ctf, followed=verb.follows(options))
+    out = Plan(verb.name, options, units, problems, reading=["coordinates: %s from %s" % (
+        particles.table.unit, particles.table.zero)])
+    devices = count_devices(options.device)  # that share memory and threads
+    room, threads = budget(options) // devices, max(1, (options.threads or available_cores()) // devices)
+    complete, short = {one.ts_id: one.geometry for one in project}, []
     for unit in units:
         if unit.error:
             continue
-        own = particles.in_series(unit.name)
-        unit.series = first_tilts(unit.series, options.first_tilts)
-        g = unit.series.geometry
-        outside = int((np.abs(own.position) > np.array(g.volume_size) / 2).any(axis=1).sum())
-        if outside:
-            problems.append(Problem("warning", unit.name, "%d of %d particles lie outside the tomogram"
-                                    % (outside, len(own)), "They are kept if enough tilts show them; check the pixel "
-                                    "size and the centre of the coordinates if this is unexpected"))
-        # A particle counts in a tilt where all of it is in the image.
-        exposures = complete[unit.name].dose, complete[unit.name].acq_order
         try:
-            found = g.project(poses_at(own, exposures, g)[0])
+            needs = _plan_unit(unit, verb, options, particles.in_series(unit.name), complete[unit.name], room, problems)
         except InputError as error:
             unit.error = Problem("failed", unit.name, "%s: %s" % (error.item, error.cause), error.remedy)
             problems.append(unit.error)
             continue
-        seen = g.coverage(found.xy, diameter(options) / 2)
-        kept = seen.sum(axis=1) >= options.min_tilts
-        reach = float(np.abs(found.depth).max()) if len(own) else 0.0
-        if len(own) == 0:
-            problems.append(Problem("warning", unit.name, "the table has no particles in this tilt series", ""))
-        unit.inputs.update((path, state(path)) for path in (tables.get(unit.name, options.particles), options.source)
-                           if path)
-        unit.work = {"particles": own, "seen": seen, "kept": kept, "room": room, "exposures": exposures, "facts": {
-            "particles": "%d of %d kept" % (kept.sum(), len(own)), "box": "%d px" % options.box,
-            **({"tilts": "%d, by dose" % g.n_tilts} if options.first_tilts else {}),
-            **({"trajectories": "over dose"} if own.trajectory is not None else {}),
-            "hand": options.hand or g.hand}}
-        needs = describe(unit, reach, problems)
+        unit.inputs.update((path, state(path)) for path in (
+            tables.get(unit.name, options.particles), options.source, options.motion) if path)
         if needs.least > room:
             short.append((needs.least, unit.name))
         workers = workers_that_fit(room, needs.shared, needs.worker, threads)
         if workers < threads and not needs.on_gpu:
-            unit.work["facts"]["threads"] = "%d of %d, for want of memory" % (workers, threads)
+            unit.facts["threads"] = "%d of %d, for want of memory" % (workers, threads)
         out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
-        unit.fingerprint = fingerprint(settings(options), identity(unit.series), list(own.uid),
-                                       own.position.tolist(), own.rotation.tolist(), [a.tolist() for a in exposures],
-                                       [a.tolist() for a in poses_at(own, exposures, g)])
     if short:
-        least, name = max(short)
-        needed = ceil(100 * devices * least / 1e9) / 100
-        problems.append(Problem("error", name, "one particle at a time needs %s of memory, %s are allowed" % (
-            size(devices * least), size(devices * room)), "Allow --memory %g if the computer has as much, or take a "
-            "smaller box or a larger pixel size" % needed))
-    total = sum(int(u.work["kept"].sum()) for u in units if not u.error)
-    if units and not total and not all(u.error for u in units):
-        reasons = ", ".join("%s: %d in the table, %d seen in at least %d tilts" % (
-            u.name, len(u.work["particles"]), u.work["kept"].sum(), options.min_tilts) for u in units if not u.error)
-        problems.append(Problem("error", options.particles, "no particle can be exported (%s)" % reasons,
-                                "Check the pixel size and the centre of the coordinates, and the names of the series"))
+        problems.append(_too_little(max(short), devices, room))
+    problems += _nothing_kept(verb, options, units)
     return out
+
+
+def _plan_unit(unit, verb, options, own, whole, room, problems):
+    """Work, facts, fingerprint of one tilt series; returns its memory needs."""
+    unit.series = first_tilts(unit.series, getattr(options, "first_tilts", 0))
+    g, exposures = unit.series.geometry, (whole.dose, whole.acq_order)
+    position, rotation = poses_at(own, exposures, g)
+    found = g.project(position)
+    seen = verb.sees(options, g, found.xy)
+    fewest = getattr(options, verb.fewest)
+    kept = seen.sum(axis=1) >= fewest
+    problems += _outside(unit.name, own, g)
+    unit.facts = {
+        "particles": "%d of %d kept" % (kept.sum(), len(own)),
+        **({"lying at": _span(own, g)} if len(own) else {}),
+        **({"tilts": "%d, by dose" % g.n_tilts} if getattr(options, "first_tilts", 0) else {}),
+        **({"trajectories": "over dose"} if own.trajectory is not None else {}), "hand": hand_of(options, g)}
+    work = ParticleWork(own, seen, kept, exposures, room, fewest)
+    reach = float(np.abs(found.depth).max()) if len(own) else 0.0
+    unit.work = work = verb.describe(unit, work, options, reach, problems)
+    unit.fingerprint = fingerprint(
+        settings(options), identity(unit.series), list(own.uid), own.position.tolist(), verb.matters(options, work),
+        [values.tolist() for values in exposures], position.tolist())
+    return work.needs
+
+
+def _span(own, geometry):
+    """Between which shares of the tomogram's sides particles lie, for people."""
+    share = 100 * (own.position + geometry.centre) / np.array(geometry.volume_size)
+    return " ".join("%s %.0f-%.0f %%" % (axis, low, high) for axis, low, high in zip(
+        "xyz", share.min(axis=0), share.max(axis=0)))
+
+
+def _outside(name, own, geometry):
+    """Problems of particles that are nowhere, or not in the tomogram."""
+    if len(own) == 0:
+        return [Problem("warning", name, "the table has no particles in this tilt series")]
+    outside = int((np.abs(own.position) > np.array(geometry.volume_size) / 2).any(axis=1).sum())
+    if not outside:
+        return []
+    return [Problem("warning", name, "%d of %d particles lie outside the tomogram" % (outside, len(own)),
+                    "They are kept if enough tilts show them; check the pixel size and the centre of the coordinates "
+                    "if this is unexpected")]
+
+
+def _too_little(short, devices, room):
+    """The problem of too little memory; short: bytes that are needed, and for which tilt series."""
+    least, name = short
+    needed = ceil(100 * devices * least / 1e9) / 100
+    return Problem("error", name, "one particle at a time needs %s of memory, %s are allowed" % (
+        size(devices * least), size(devices * room)), "Allow --memory %g if the computer has as much, or take a "
+        "smaller box or a larger pixel size" % needed)
+
+
+def _nothing_kept(verb, options, units):
+    """The problem that no particle is left."""
+    good = [unit for unit in units if not unit.error]
+    if not good or any(unit.work.kept.any() for unit in good):
+        return []
+    reasons = ", ".join("%s: %d in the table, %d seen in at least %d tilts" % (
+        unit.name, len(unit.work.particles), unit.work.kept.sum(), unit.work.fewest) for unit in good)
+    # A look at where particles would be is what helps then.
+    severity = "warning" if getattr(options, "only_project", False) else "error"
+    return [Problem(severity, options.particles, "no particle can be exported: no particle lies within at least %d "
+                    "images (%s)" % (good[0].work.fewest, reasons), "Check the pixel size and the centre of the "
+                    "coordinates, and the names of the series; pseudosubtomo --only-project draws where they are. If "
+                    "that is right, more images show what is smaller: %s" % flag(verb.extent))]
 
 
 def _own_tables(options, series):
     """The particle table of each tilt series, where each has its own."""
-    if not options.per_series:
+    if not getattr(options, "per_series", False):
         return {}
     return particlefiles.find_particle_files(options.particles, [one.ts_id for one in series]).files
 
 
-def _protect(options, tables, problems):
-    """Refuse to write the table over one that is read."""
-    target = os.path.join(options.output, options.star)
-    for given in {options.particles, options.tomograms, *tables.values()}:
-        if options.output and os.path.exists(target) and os.path.exists(given) and os.path.samefile(target, given):
-            problems.append(Problem("error", target, "it is an input and would be overwritten",
-                                    "Choose another --output folder or another --star"))
-
-
-def read_particles(options, series, allow_loss=True):
-    """The particles as they are exported, shifted if asked to.
+def overwritten(options, names, more=()):
+    """Problems of inputs that would be replaced.
 
     Parameters
     ----------
-    options : SubtomoOptions or SeriesOptions
-    series : list of TiltSeries
-        All that the table of tomograms names.
-    allow_loss : bool
-        Leave out particles without a tilt series.
+    options : object
+        A verb's options.
+    names : sequence of str
+        Files that are written, relative to the output folder.
+    more : collection of str
+        Files that are read beside those that options name.
 
     Returns
     -------
-    particles : ParticleSet
-    notes : list of str
+    list of Problem
     """
-    read = particlefiles.read_particle_files if options.per_series else particlestar.read_particles
-    particles, notes = read(
-        options.particles, series, coordinates_pixel_size=options.coordinates_pixel_size or None,
-        normalized=options.normalized, centre=options.centre, allow_loss=allow_loss,
-        sources=[options.source] if options.source else ())
-    if options.motion:
-        if particles.trajectory is not None:
-            raise InputError("--motion", "%s has trajectories of its own" % options.particles,
-                             "Leave one of the two out")
-        particles = replace(particles, trajectory=read_motion(options.motion, particles, series))
-    return particles.moved((options.shift_x, options.shift_y, options.shift_z)), notes
+    if not options.output:
+        return []
+    read = {path for path in [getattr(options, spec.name) for spec in fields(options)
+                              if spec.metadata["kind"] == "input"] + list(more) if path and os.path.exists(path)}
+    other = " or another --star" if any(name == getattr(options, "star", None) for name in names) else ""
+    targets = [os.path.join(options.output, name) for name in names]
+    return [Problem("error", target, "it is an input and would be overwritten",
+                    "Choose another --output folder" + other)
+            for target in targets if os.path.exists(target) and any(os.path.samefile(target, path) for path in read)]
 
 
 def poses_at(particles, exposures, geometry):
@@ -266,18 +407,90 @@ def volume_frames(particles, rotation, prerotate):
     return None if np.abs(turned - np.eye(3)).max(initial=0) < STILL else turned
 
 
-def exported(options, results):
+def diameter(options):
+    """Particle diameter: the option, or 80 % of the box.
+
+    Parameters
+    ----------
+    options : ExportOptions
+
+    Returns
+    -------
+    float
+        Angstrom.
+    """
+    return options.diameter or 0.8 * options.box * options.pixel_size
+
+
+def whole_particle(options, geometry, xy):
+    """Which tilts show particles: those whose image holds all of them, as Warp has it.
+
+    Parameters
+    ----------
+    options : ExportOptions
+    geometry : TiltSeriesGeometry
+    xy : ndarray `(N, T, 2)`
+        Angstrom from the image centre.
+
+    Returns
+    -------
+    ndarray `(N, T)` of bool
+    """
+    return geometry.coverage(xy, diameter(options) / 2)
+
+
+def box_facts(options, pixel_size):
+    """The box and the resolution that it allows, for people.
+
+    Parameters
+    ----------
+    options : ExtractionOptions
+    pixel_size : float
+        Angstrom of the output.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return {"box": "%d px = %.4g A" % (options.box, options.box * pixel_size), "Nyquist": "%.4g A" % (2 * pixel_size)}
+
+
+def unoriented(options, particles, needed_for=""):
+    """The problem of particles without orientations.
+
+    Parameters
+    ----------
+    options : ExtractionOptions
+    particles : ParticleSet
+    needed_for : str
+        Option for whose sake they must have them, if they must.
+
+    Returns
+    -------
+    list of Problem
+    """
+    if not len(particles) or particles.oriented:
+        return []
+    cause = "it has no orientations (rlnAngleRot, rlnAngleTilt, rlnAnglePsi)"
+    if needed_for:
+        return [Problem("error", options.particles, cause + " to rotate particles by",
+                        "Refine them first, or leave out " + needed_for)]
+    return [Problem("warning", options.particles, cause, "Averages will need them; the export does not")]
+
+
+def exported(verb, options, results):
     """The particles of a finished export, in the order of their table.
 
     Parameters
     ----------
-    options : SubtomoOptions or SeriesOptions
+    verb : ParticleVerb
+    options : ExtractionOptions
     results : list of dict
         Of all tilt series; each has ``particles``, a dict for each with ``uid``, ``kept`` and ``reason``.
 
     Returns
     -------
-    series : dict of str to TiltSeries
+    project : io.project.Project
     particles : ParticleSet
         Those that are kept.
     entries : list of dict
@@ -285,11 +498,10 @@ def exported(options, results):
     dropped : list of str
         A line for each of the others.
     """
-    series, _, _ = load(options, True)
-    particles, _ = read_particles(options, series)
+    project, _, _, particles = read_inputs(verb, options, None)
     entry, kept, dropped = recorded(particles, results)
     chosen = particles.select(np.array(kept, int))
-    return {s.ts_id: s for s in series}, chosen, [entry[uid] for uid in chosen.uid], dropped
+    return project, chosen, [entry[uid] for uid in chosen.uid], dropped
 
 
 def halves(particles):
@@ -353,7 +565,7 @@ def paths_in_table(options, names):
 
     Parameters
     ----------
-    options : SubtomoOptions
+    options : ExportOptions
     names : list of str
         Relative to the output folder, which holds the table.
 

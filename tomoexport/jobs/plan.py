@@ -42,8 +42,10 @@ class Unit:
         Only the tilts that are used.
     total_tilts : int
         With the excluded ones.
-    work : dict
-        What the operation needs to know of it.
+    work : object
+        What the operation is to do with it: a record of its own.
+    facts : dict of str to object
+        What people are told of it, by name.
     fingerprint : str
         Of everything that determines the outputs.
     error : Problem or None
@@ -57,7 +59,8 @@ class Unit:
     name: str
     series: object = None
     total_tilts: int = 0
-    work: dict = field(default_factory=dict)
+    work: object = None
+    facts: dict = field(default_factory=dict)
     fingerprint: str = ""
     error: Problem = None
     inputs: dict = field(default_factory=dict)
@@ -107,6 +110,8 @@ class Plan:
     problems : list of Problem
     memory_bytes : int
         Estimate of what the process needs at its peak.
+    reading : list of str
+        How the inputs were read: lines for people.
     """
 
     verb: str
@@ -114,6 +119,7 @@ class Plan:
     units: list = field(default_factory=list)
     problems: list = field(default_factory=list)
     memory_bytes: int = 0
+    reading: list = field(default_factory=list)
 
     @property
     def disk_bytes(self):
@@ -141,7 +147,7 @@ class Plan:
         Returns
         -------
         list of str
-            A line per series and per problem, then disk and memory.
+            A line per series; how the inputs were read; a line per problem; then disk and memory.
         """
         out = []
         for unit in self.units:
@@ -150,9 +156,9 @@ class Plan:
             else:
                 used = unit.series.geometry.n_tilts if unit.series else unit.total_tilts
                 facts = ["%d of %d tilts" % (used, unit.total_tilts)] if unit.total_tilts else []
-                facts += ["%s %s" % (k, v) for k, v in unit.work.get("facts", {}).items()]
+                facts += ["%s %s" % pair for pair in unit.facts.items()]
                 out.append("%s: %s" % (unit.name, ", ".join(facts) or "ready"))
-        out += ["%s: %s" % (p.severity, p) for p in self.problems]
+        out += self.reading + ["%s: %s" % (p.severity, p) for p in self.problems]
         out.append("disk %s, memory %s" % (size(self.disk_bytes), size(self.memory_bytes)))
         return out
 

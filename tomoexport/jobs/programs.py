@@ -8,7 +8,6 @@ import re
 import numpy as np
 
 from .plan import Problem
-from .tiltseries import stage_tilt
 
 PROGRAMS = {"tomodrgn": "tomoDRGN", "cryodrgn": "cryoDRGN"}
 FEWEST_IMAGES = 100  # of which tomoDRGN takes a hundredth to estimate a deviation from
@@ -83,7 +82,7 @@ def of_series(options, series):
     out = of_voltage(options, series.optics.voltage, g.ts_id)
     if options.reader == "cryodrgn":
         late = np.argsort(np.argsort(g.dose, kind="stable"))
-        ranked = np.lexsort((late, -np.round(np.cos(np.deg2rad(stage_tilt(series))), 6)))
+        ranked = np.lexsort((late, -np.round(np.cos(np.deg2rad(series.stage_tilt)), 6)))
         if np.abs(late[ranked] - np.arange(g.n_tilts)).max() > 1:
             out.append(Problem("warning", g.ts_id, "cryoDRGN takes smaller tilts for earlier exposures, which is not "
                                "so in this series", "Leave out its --dose-per-tilt and --angle-per-tilt"))

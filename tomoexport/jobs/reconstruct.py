@@ -2,44 +2,55 @@
 
 import os
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..engine.backend import Backend, available_cores
+from ..engine.backend import Backend, available_cores, count_devices
 from ..engine.coverage import keep_covered
 from ..engine.deconvolve import deconvolve, typical_defocus
 from ..engine.preprocess import rescaled_shape
-from ..engine.tomogram import GPU_THREADS, reconstruct_tomogram, setup_tomogram, tomogram_bytes
+from ..engine.tomogram import (
+    GPU_THREADS,
+    TomogramSetup,
+    reconstruct_tomogram,
+    setup_tomogram,
+    tomogram_bytes,
+)
 from ..engine.weights import odd_even_groups
 from ..errors import InputError
 from ..io import mrc
 from ..io.manifest import Manifest, fingerprint
 from ..io.paths import safe_stem
+from ..io.tiltseries import ALL, HALVES
 from . import report
 from .memory import budget
 from .plan import PROCESS_BYTES, RESULTS, Plan, Problem, size, state
 from .progress import Progress
-from .tiltseries import identity, load, prepare, settings
+from .tiltseries import Preparation, Requirements, hand_of, identity, load, prepare, settings, source
 
 LABEL = "tomoexport reconstruct"
 #: Outputs that are made, and kept, together.
 GROUPS = {"tomogram": ("tomogram",), "halves": ("odd", "even"), "deconv": ("deconv",)}
 
 
-def plan(options, only=None):
-    """Plan the tomograms.
+@dataclass(frozen=True, eq=False)
+class TomogramWork:
+    """A tomogram that is to be made.
 
-    Parameters
+    Attributes
     ----------
-    options : ReconstructOptions
-    only : list of str, optional
-        Names of the tilt series asked for; all by default.
+    setup : engine.tomogram.TomogramSetup
+    room : int
+        Memory that its pieces may take, bytes.
+    """
 
-    Returns
-    -------
-    plan.Plan
-        A unit per tilt series.
+    setup: TomogramSetup
+    room: int
+
+
+def plan(options, only=None):
+    """Plan the tomograms, a unit per tilt series; see `contract.Verb`.
 
     Raises
     ------
@@ -49,45 +60,83 @@ def plan(options, only=None):
     if options.deconvolve and options.ctf == "wiener":
         raise InputError("--deconvolve", "the Wiener filter of --ctf wiener has restored the amplitudes already",
                          "Choose --ctf phaseflip, or leave one of the two out")
-    _, units, problems = load(options, options.ctf != "none" or options.deconvolve, only)
-    out, room = Plan("reconstruct", options, units, problems), budget(options)
+    sides = (options.size_x, options.size_y, options.size_z)
+    frames = options.halves and options.halves_by == "frames"
+    corrected = with_ctf(options)
+    _, units, problems = load("reconstruct", options, Requirements(
+        ctf=corrected, local=False, images=HALVES if frames else ALL, pixel_size=options.pixel_size), only,
+        sides if all(sides) else None)
+    if options.ctf != "none" and not corrected:
+        problems.append(Problem("warning", options.tomograms, "it has no CTF: tomograms are made without CTF "
+                                "correction", "--ctf none says so"))
+    out, devices = Plan("reconstruct", options, units, problems), count_devices(options.device)
+    room = budget(options) // devices
     for unit in units:
-        if unit.error:
-            continue
-        unit.series = sized(unit.series, options)
-        g = unit.series.geometry
-        if options.halves and options.halves_by == "frames":
-            if unit.series.odd is None or unit.series.even is None:
-                unit.error = Problem("failed", unit.name, "it names no images of odd and even frames "
-                                     "(rlnMicrographNameOdd, rlnMicrographNameEven)", "Use --halves-by tilts")
-                problems.append(unit.error)
-                continue
-            unit.inputs.update({path: state(path) for path, _ in unit.series.odd + unit.series.even})
-        tomogram = setup_tomogram(g, options.pixel_size, None if options.ctf == "none" else unit.series.ctf)
-        volumes = 1 + 2 * options.halves + options.deconvolve
-        unit.disk_bytes = 4 * volumes * int(np.prod(tomogram.shape))
         try:
-            least, best, held = memory_bytes(unit.series, options, tomogram)
+            if not unit.error:
+                _plan_unit(unit, options, room, out)
         except InputError as error:  # its geometry cannot be reconstructed; the others go on
             unit.error = Problem("failed", unit.name, error.cause, error.remedy)
             problems.append(unit.error)
-            continue
-        out.memory_bytes = max(out.memory_bytes, max(least, min(best, room)))
-        if least > room:
-            problems.append(Problem("failed", unit.name, "it needs at least %s of memory, %s are allowed"
-                                    % (size(least), size(room)),
-                                    "Allow more with --memory, use fewer --threads, or take larger voxels"))
-            unit.error = problems[-1]
-            continue
-        unit.work = {"plan": tomogram, "facts": {
-            "tomogram": "%d x %d x %d voxels" % tomogram.shape[::-1], "pixel": "%g A" % options.pixel_size,
-            "CTF": options.ctf, "slabs": tomogram.n_slabs, "hand": options.hand or g.hand},
-            "room": max(room, least) - held}
-        if options.halves and options.halves_by == "tilts" and g.n_tilts < 2:
-            problems.append(Problem("warning", unit.name, "it has one tilt: the even half is empty",
-                                    "Switch the halves off for such series"))
-        unit.fingerprint = fingerprint(settings(options), output_keys(unit, options))
+    out.memory_bytes *= devices
     return out
+
+
+def with_ctf(options):
+    """Whether the CTF is corrected: it is asked for, and the program that aligned the series tells it.
+
+    Parameters
+    ----------
+    options : ReconstructOptions
+
+    Returns
+    -------
+    bool
+    """
+    if options.deconvolve:
+        return True
+    return options.ctf != "none" and (not options.tomograms or source(options).HAS_CTF)
+
+
+def correction(options, series):
+    """How the CTF of a tilt series is corrected.
+
+    Parameters
+    ----------
+    options : ReconstructOptions
+    series : TiltSeries
+
+    Returns
+    -------
+    str
+        Key of `engine.kernels.CTF_MODES`.
+    """
+    return "none" if series.ctf is None else options.ctf
+
+
+def _plan_unit(unit, options, room, out):
+    """Work, facts, sizes and fingerprint of one tilt series."""
+    unit.series = sized(unit.series, options)
+    g = unit.series.geometry
+    if options.halves and options.halves_by == "frames" and (unit.series.odd is None or unit.series.even is None):
+        raise InputError(unit.name, "it names no images of odd and even frames (rlnMicrographNameOdd, "
+                         "rlnMicrographNameEven)", "Use --halves-by tilts")
+    tomogram = setup_tomogram(g, options.pixel_size, None if options.ctf == "none" else unit.series.ctf)
+    unit.disk_bytes = 4 * (1 + 2 * options.halves + options.deconvolve) * int(np.prod(tomogram.shape))
+    least, best, held = memory_bytes(unit.series, options, tomogram)
+    out.memory_bytes = max(out.memory_bytes, max(least, min(best, room)))
+    if least > room:
+        raise InputError(unit.name, "it needs at least %s of memory, %s are allowed" % (size(least), size(room)),
+                         "Allow more with --memory, use fewer --threads, or take larger voxels")
+    unit.work = TomogramWork(tomogram, max(room, least) - held)
+    unit.facts = {
+        "tomogram": "%d x %d x %d voxels" % tomogram.shape[::-1], "pixel": "%g A" % options.pixel_size,
+        "Nyquist": "%g A" % (2 * options.pixel_size), "CTF": correction(options, unit.series),
+        "slabs": tomogram.n_slabs, "hand": hand_of(options, g)}
+    if options.halves and options.halves_by == "tilts" and g.n_tilts < 2:
+        out.problems.append(Problem("warning", unit.name, "it has one tilt: the even half is empty",
+                                    "Switch the halves off for such series"))
+    unit.fingerprint = fingerprint(settings(options), output_keys(unit, options))
 
 
 def memory_bytes(series, options, tomogram):
@@ -195,8 +244,8 @@ def output_keys(unit, options):
         Fingerprints of ``tomogram``, ``halves`` and ``deconv``.
     """
     values = settings(options)
-    filtering = [values.pop(name) for name in ("deconv_strength", "deconv_falloff", "deconv_highpass")]
-    wanted = {name: values.pop(name) for name in ("deconvolve", "halves", "halves_by")}
+    filtering = [values.pop(name, None) for name in ("deconv_strength", "deconv_falloff", "deconv_highpass")]
+    wanted = {name: values.pop(name, None) for name in ("deconvolve", "halves", "halves_by")}
     whole = fingerprint(RESULTS, values, identity(unit.series))
     frames = [[path, section] + state(path) for path, section in unit.series.odd + unit.series.even] if (
         wanted["halves"] and wanted["halves_by"] == "frames") else []
@@ -205,13 +254,7 @@ def output_keys(unit, options):
 
 
 def execute(unit, options, backend):
-    """Reconstruct one tilt series, and write its tomograms and figure.
-
-    Parameters
-    ----------
-    unit : plan.Unit
-    options : ReconstructOptions
-    backend : Backend
+    """Reconstruct one tilt series, and write its tomograms and figure; see `contract.Verb`.
 
     Returns
     -------
@@ -224,7 +267,7 @@ def execute(unit, options, backend):
     UnitError
         If images cannot be used.
     """
-    tomogram, paths, series = unit.work["plan"], outputs(unit, options), unit.series
+    tomogram, paths, series = unit.work.setup, outputs(unit, options), unit.series
     keys, manifest = output_keys(unit, options), Manifest(options.output)
     files = {name: [paths[n] for n in names if n in paths] for name, names in GROUPS.items()}
     missing = {name for name in GROUPS if files[name] and not manifest.done(_record(unit, name), keys[name])}
@@ -258,7 +301,7 @@ def execute(unit, options, backend):
     os.makedirs(os.path.dirname(picture), exist_ok=True)
     report.tomogram_slices(paths["tomogram"], options.pixel_size, picture)
     return dict(paths, pixel_size=options.pixel_size, centre=tomogram.centre.tolist(), shape=list(tomogram.shape),
-                tilts=int(series.geometry.n_tilts), ctf=options.ctf, method=options.method, notes=notes,
+                tilts=int(series.geometry.n_tilts), ctf=correction(options, series), method=options.method, notes=notes,
                 report=picture, files=list(paths.values()))
 
 
@@ -284,10 +327,9 @@ def _reconstruct(unit, options, backend, paths, missing):
 
 def _one_pass(unit, series, options, backend, paths, what=""):
     """Reconstruct a set of images: the tomogram, or with three paths also that of each half; None leaves one out."""
-    tomogram, group = unit.work["plan"], None
-    n_tilts = series.geometry.n_tilts
-    stack, series, notes = prepare(series, options, options.normalize, backend,
-                                   Progress(unit.name + what + " reading", n_tilts, "tilts"))
+    tomogram, group, n_tilts = unit.work.setup, None, series.geometry.n_tilts
+    how = Preparation(options.pixel_size, options.invert, options.normalize, options.bad_pixels)
+    stack, series, notes = prepare(series, how, backend, Progress(unit.name + what + " reading", n_tilts, "tilts"))
     g = series.geometry
     if len(paths) > 1 and g.n_tilts > 1:
         group = odd_even_groups(g.tilt, g.used)
@@ -306,21 +348,14 @@ def _one_pass(unit, series, options, backend, paths, what=""):
                 if writer:
                     writer.put(z, piece, y)
 
-        reconstruct_tomogram(stack, g.replace(hand=options.hand or g.hand), series.ctf, tomogram, backend,
-                             options.ctf, options.dose_weighting, group, progress, iterations(options),
-                             unit.work["room"] // max(1, options.device.count(",") + 1), put)
+        reconstruct_tomogram(stack, g, series.ctf, tomogram, backend, correction(options, series),
+                             options.dose_weighting, group, progress, iterations(options), unit.work.room, put)
     progress.finish()
     return notes
 
 
 def collect(options, results):
-    """Summarise the results of all units.
-
-    Parameters
-    ----------
-    options : ReconstructOptions
-    results : list of dict
-        As `execute` returned them.
+    """Summarise the results of all units; see `contract.Verb`.
 
     Returns
     -------

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import deque
 from contextlib import contextmanager, redirect_stdout
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from .. import __version__
 from .. import options as options_module
@@ -21,6 +21,7 @@ from ..io import atomic
 from ..io.manifest import Manifest, fingerprint, lock
 from ..io.paths import safe_stem
 from ..io.species import read_species
+from .contract import Verb
 from .memory import budget
 from .plan import RESULTS, Problem, size
 
@@ -55,7 +56,7 @@ def read_options(verb, values):
     return options_module.from_dict(verb, values)
 
 
-def verb_module(verb):
+def verb_module(verb) -> Verb:
     """The module of this package that carries out a verb.
 
     Parameters
@@ -65,13 +66,12 @@ def verb_module(verb):
 
     Returns
     -------
-    module
-        With ``plan``, ``execute`` and ``collect``.
+    contract.Verb
     """
     return importlib.import_module("." + verb, __package__)
 
 
-def plan(verb, options, only=None):
+def plan(verb, options, only=None, chosen=None):
     """Plan a verb, and look at the output folder if one is given.
 
     Parameters
@@ -82,6 +82,8 @@ def plan(verb, options, only=None):
         The verb's options.
     only : list of str, optional
         Names of the tilt series asked for; all by default.
+    chosen : collection of str, optional
+        Options that somebody chose; all by default.
 
     Returns
     -------
@@ -94,12 +96,20 @@ def plan(verb, options, only=None):
     """
     with _explaining(options.output):
         planned = verb_module(verb).plan(options_module.check(options), only)
+    planned.problems += [] if chosen is None else _nobody_chose(options, chosen)
     if options.output:
         try:
             check_folder(options.output, sum(u.disk_bytes for u in planned.units if not finished(options, u)))
         except InputError as error:
             planned.problems.append(Problem("error", error.item, error.cause, error.remedy))
     return planned
+
+
+def _nobody_chose(options, chosen):
+    """Warnings for values that matter and are a default."""
+    return [Problem("warning", options_module.flag(spec.name), "%s %s is a default that nobody chose" % (
+        getattr(options, spec.name), spec.metadata["unit"]), "Choose one for your data") for spec in fields(options)
+        if spec.metadata["ask"] and spec.name not in chosen]
 
 
 def result_path(options, name):
@@ -143,19 +153,20 @@ def run(job):
     if unknown:
         raise InputError("job", "unknown entries " + ", ".join(sorted(unknown)), "Use verb, options, series, collect")
     options = read_options(job.get("verb"), job.get("options", {}))
+    chosen = set(job.get("options", {})) | ({"pixel_size", "box"} if getattr(options, "species", "") else set())
     if not options.output:
         raise InputError("--output", "no folder is given", "Name the folder to write to")
     with _explaining(options.output):
-        return _run(job, options)
+        return _run(job, options, chosen)
 
 
-def _run(job, options):
+def _run(job, options, chosen):
     module = verb_module(job["verb"])
     only = job.get("series") or None
     collect = job.get("collect", only is None)
     results = []
     if only or job.get("series") is None:
-        results = _work(job["verb"], options, only)
+        results = _work(job["verb"], options, only, chosen)
     out = {"results": results, "failed": [r["ts_id"] for r in results if r["status"] == "failed"]}
     if results and len(out["failed"]) == len(results):
         raise _all_failed([(r["ts_id"], r["error"]) for r in results])
@@ -196,8 +207,10 @@ def finished(options, unit):
 
 def _all_failed(errors):
     """The error of a run in which no tilt series succeeded; ``errors``: pairs of name and reason."""
-    return InputError("all %d tilt series failed" % len(errors) if len(errors) > 1 else errors[0][0],
-                      " ".join(reason for _, reason in errors))
+    if len(errors) > 1:
+        return InputError("all %d tilt series failed" % len(errors), " ".join(reason for _, reason in errors))
+    (name, reason), = errors
+    return InputError(name, reason[len(name) + 2:] if reason.startswith(name + ": ") else reason)
 
 
 def _explained(error, item):
@@ -217,8 +230,8 @@ def _explaining(item):
         raise _explained(error, item) from error
 
 
-def _work(verb, options, only):
-    module, planned = verb_module(verb), plan(verb, options, only)
+def _work(verb, options, only, chosen):
+    module, planned = verb_module(verb), plan(verb, options, only, chosen)
     for line in planned.lines():
         log.info("%s", line)
     planned.raise_errors()

@@ -3,6 +3,8 @@
 import csv
 import io
 import os
+from dataclasses import dataclass
+from typing import List, Tuple
 
 import numpy as np
 
@@ -10,25 +12,22 @@ from ..errors import InputError
 from ..io import particlerows, particlestar
 from ..io.atomic import write_text
 from ..io.exportedparticles import path_beside, read_exported, read_kept
-from ..io.manifest import fingerprint
-from ..options import to_dict
-from .plan import PROCESS_BYTES, Plan, Problem, Unit
-from .sets import inputs, protect, read, read_series
+from .particles import overwritten
+from .plan import PROCESS_BYTES, Problem
+from .sets import one_unit, read, read_series, tables_of, told
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Rows of a table that are chosen, and every exported particle: its group, name and whether it is."""
+
+    source: str
+    rows: List[int]
+    listed: List[Tuple[str, str, bool]]
 
 
 def plan(options, only=None):
-    """Plan the selection.
-
-    Parameters
-    ----------
-    options : SelectOptions
-    only : list of str, optional
-        Not used: there is one unit.
-
-    Returns
-    -------
-    plan.Plan
-        One unit, 'select'.
+    """Plan the selection: one unit, 'select'; see `contract.Verb`.
 
     Raises
     ------
@@ -59,19 +58,17 @@ def plan(options, only=None):
     if series is not None:  # particles of other tilt series were left out of the export, too
         table, _ = particlestar.particle_table(source)
         named = particlestar.tomogram_names(table, [options.source] if options.source else ())
-        known = particlestar.match_names(named, tuple(one.ts_id for one in series))
+        known = particlestar.match_names(named, series.names)
         there = [row for row, name in enumerate(named) if name in known]
         rows = [there[row] for row in rows]
-    files = inputs(options, list(dict.fromkeys([source, path_beside(options.exported), options.kept, indexed])))
-    problems = [Problem("warning", source, note) for note in notes] + protect(options, files)
-    unit = Unit("select", work=dict(
-        source=source, rows=sorted(rows), listed=list(zip(groups, exported.uid, chosen)),
-        facts={"particles": "%d of %d" % (len(rows), len(particles)),
-               "exported": len(groups), "kept" if not options.exclude else "excluded": len(kept)}))
-    unit.inputs = files
-    unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k != "output"}, unit.inputs)
-    unit.disk_bytes = 2 * os.path.getsize(source)
-    return Plan("select", options, [unit], problems, memory_bytes=PROCESS_BYTES + 10 * os.path.getsize(source))
+    files = list(dict.fromkeys([source, path_beside(options.exported), options.kept, indexed]))
+    return one_unit(
+        "select", options, Chosen(source, sorted(rows), list(zip(groups, exported.uid, chosen))),
+        {"particles": "%d of %d" % (len(rows), len(particles)), "exported": len(groups),
+         "kept" if not options.exclude else "excluded": len(kept)}, files + tables_of(series, options),
+        told(series, options) + [Problem("warning", source, note) for note in notes] + overwritten(
+            options, [options.star], files),
+        disk_bytes=2 * os.path.getsize(source), memory_bytes=PROCESS_BYTES + 10 * os.path.getsize(source))
 
 
 def _rows(options, source, particles, exported, names):
@@ -92,14 +89,7 @@ def _rows(options, source, particles, exported, names):
 
 
 def execute(unit, options, backend):
-    """Write which particles were chosen, and then their rows, as they stand.
-
-    Parameters
-    ----------
-    unit : plan.Unit
-    options : SelectOptions
-    backend : Backend
-        Not used.
+    """Write which particles were chosen, and then their rows, as they stand; see `contract.Verb`.
 
     Returns
     -------
@@ -107,7 +97,7 @@ def execute(unit, options, backend):
         Plain values: ``kept`` and ``removed``, numbers of exported particles; ``star``; ``report``; ``notes``;
         ``files``.
     """
-    listed = unit.work["listed"]
+    listed = unit.work.listed
     report = os.path.join(options.output, "report", "selection.csv")
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -115,7 +105,7 @@ def execute(unit, options, backend):
     table.writerows([group, uid, int(kept)] for group, uid, kept in listed)
     write_text(report, text.getvalue())
     path = os.path.join(options.output, options.star)
-    particlerows.write_rows(path, unit.work["source"], unit.work["rows"])
+    particlerows.write_rows(path, unit.work.source, unit.work.rows)
     kept = int(sum(bool(one[2]) for one in listed))
     return {"kept": kept, "removed": len(listed) - kept, "star": path, "report": report, "notes": [],
             "files": [report, path]}
@@ -123,12 +113,6 @@ def execute(unit, options, backend):
 
 def collect(options, results):
     """Say how many particles were chosen; nothing is left to do after the one unit.
-
-    Parameters
-    ----------
-    options : SelectOptions
-    results : list of dict
-        As `execute` returned them.
 
     Returns
     -------

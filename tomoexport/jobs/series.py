@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..engine.backend import Backend
-from ..engine.copies import Fetched
+from ..engine.backend import insists_on_gpu
 from ..engine.fourier import nearest_pixel
 from ..engine.poses import zyz_from_matrix
 from ..engine.preprocess import rescaled_shape
@@ -17,64 +16,83 @@ from ..errors import InputError
 from ..io import exportedparticles, mrc, particlestar, seriesstar, warptoolsset
 from ..io.paths import safe_stem
 from ..io.star import as_text
+from ..io.statements import WEIGHTS, Statement
+from ..io.tiltseries import stage_cosine
 from . import programs, report
-from .memory import workers_that_fit
-from .particles import Needs, exported, paths_in_table, plan_particles, poses_at
-from .pipeline import Pipeline
+from .batches import CUDA_BYTES
+from .extraction import WAITING, Extraction, entries_of, make_folders
+from .particles import (
+    RING,
+    MemoryNeeds,
+    ParticleVerb,
+    box_facts,
+    diameter,
+    exported,
+    paths_in_table,
+    plan_particles,
+    unoriented,
+    whole_particle,
+)
 from .plan import PROCESS_BYTES, Problem
-from .progress import Progress
-from .tiltseries import prepare, stage_tilt
+from .statements import unfollowed
+from .tiltseries import Preparation, Requirements
 
-WAITING = 2  # results per thread that may wait to be written
+SAME_SCALE = 2e-3  # by which rlnCtfScalefactor, which Warp rounds to three decimals, may differ from the cosine
 
 
 def plan(options, only=None):
-    """Plan the export.
-
-    Parameters
-    ----------
-    options : SeriesOptions
-    only : list of str, optional
-        Names of the tilt series asked for; all by default.
-
-    Returns
-    -------
-    plan.Plan
-        A unit per tilt series, with its particles and the tilts that show them.
+    """Plan the export; see `contract.Verb`.
 
     Raises
     ------
     InputError
         If a table is not named or cannot be read.
     """
-    if not options.particles:
-        raise InputError("--particles", "no file is given", "Name a particle STAR file")
     for ending in ("_exported.star", "_optimisation_set.star", "_tomograms.star"):
         if options.star.endswith(ending):
             raise InputError("--star", "%s is a name that the export gives to another table" % options.star,
                              "Give one that does not end in " + ending)
-    out = plan_particles("series", options, only, lambda *unit: _describe(options, *unit))
+    out = plan_particles(VERB, options, only)
     good = [unit for unit in out.units if not unit.error]
     out.problems += programs.of_options(options, {unit.series.geometry.hand for unit in good})
-    more = {}
     for unit in good:
         out.problems += programs.of_series(options, unit.series)
+    out.problems += _strange_columns(options, good)
+    if only is None:
+        out.problems += programs.of_images(options, sum(
+            int(unit.work.seen[unit.work.kept].sum()) for unit in good))
+    return out
+
+
+def _strange_columns(options, units):
+    """Problems of columns that the program which reads the tables cannot take."""
+    out, more = [], {}
+    for unit in units:
         columns = {"rlnGroupName": _groups(unit), "rlnTomoName": [unit.name]}
         if options.form == "series":
             columns = {"rlnGroupName": _groups(unit),
                        "rlnMicrographName": [os.path.basename(path) for path, _ in unit.series.images]}
-        out.problems += programs.of_columns(options.reader, columns, unit.name)
+        out += programs.of_columns(options.reader, columns, unit.name)
         if options.all_columns:
-            for label, values in _more_columns(unit.work["particles"]).items():
+            for label, values in _more_columns(unit.work.particles).items():
                 more.setdefault(label, []).extend(values)
     # Whether a column has one type is seen in all tilt series together.
-    out.problems += programs.of_columns(options.reader, more, options.star)
-    out.problems += programs.of_columns(options.reader, {"rlnImageName": paths_in_table(options, ["stack"])},
-                                       options.star)
-    out.problems += _overwritten(options)
-    if only is None:
-        out.problems += programs.of_images(options, sum(int(u.work["seen"][u.work["kept"]].sum()) for u in good))
+    out += programs.of_columns(options.reader, more, options.star)
+    return out + programs.of_columns(options.reader, {"rlnImageName": paths_in_table(options, ["stack"])}, options.star)
+
+
+def _check(options, particles):
+    """Problems of the particles as a whole; see `ParticleVerb`."""
+    out = unoriented(options, particles)
+    if diameter(options) > options.box * options.pixel_size:
+        out.append(Problem("warning", "--box", "%g A hold less than the particle of %g A" % (
+            options.box * options.pixel_size, diameter(options)), "Take a larger box"))
     return out
+
+
+def _written(options):
+    """Tables that are written, relative to the output folder; see `ParticleVerb`."""
+    return [options.star] + [os.path.relpath(path, options.output) for path in _tables(options)]
 
 
 def _tables(options):
@@ -84,16 +102,9 @@ def _tables(options):
     return [exportedparticles.path_beside(star)] + [path for path in whole if path != star]
 
 
-def _overwritten(options):
-    """Problems of inputs that the tables would replace; that of the one that is named is found with the others."""
-    return [Problem("error", path, "it is an input and would be overwritten", "Choose another --output or --star")
-            for path in (_tables(options) if options.output else ()) for given in (options.particles, options.tomograms)
-            if os.path.exists(path) and os.path.exists(given) and os.path.samefile(path, given)]
-
-
 def _groups(unit):
     """rlnGroupName of every particle: tilt series and number in it."""
-    return ["%s_%07d" % (safe_stem(unit.name), i + 1) for i in range(len(unit.work["particles"]))]
+    return ["%s_%07d" % (safe_stem(unit.name), i + 1) for i in range(len(unit.work.particles))]
 
 
 def _more_columns(particles):
@@ -105,40 +116,68 @@ def _more_columns(particles):
             **{label: programs.as_one_kind(values) for label, values in kept.items()}}
 
 
-def _describe(options, unit, reach, problems):
-    """Room on disk and in memory of a tilt series; see `plan_particles`."""
-    g, b, kept = unit.series.geometry, options.box, unit.work["kept"]
+def _describe(unit, work, options, reach, problems):
+    """Room on disk and in memory of a tilt series; see `ParticleVerb`."""
+    g, kept = unit.series.geometry, work.kept
     if options.form == "optimisation-set":
-        part = kept & ~unit.work["seen"].all(axis=1)
+        part = kept & ~work.seen.all(axis=1)
         if part.any():
             problems.append(Problem("warning", unit.name, "%d of %d particles are left out: an optimisation set needs "
                                     "all tilts of a particle" % (part.sum(), len(kept)), "Take a smaller --diameter, "
                                     "--first-tilts, or --form series, which needs not all"))
-        unit.work["kept"] = kept = kept & ~part
-        unit.work["facts"]["particles"] = "%d of %d kept" % (kept.sum(), len(kept))
-        if unit.work["particles"].trajectory is not None or g.deformation is not None:
+        kept = kept & ~part
+        unit.facts["particles"] = "%d of %d kept" % (kept.sum(), len(kept))
+        if work.particles.trajectory is not None or g.deformation is not None:
             problems.append(Problem("error", unit.name, "an optimisation set has one pose for all tilts, and its "
                                     "particles move", "Take --form series"))
-    image = b * b * (2 if options.float16 else 4)
+    problems += unfollowed("series", unit.name, _other_weights(unit.series))
+    unit.facts.update(box_facts(options, options.pixel_size))
+    images = int(work.seen[kept].sum())
     # With what the tables, and the results that these are made of, say of every image.
-    unit.disk_bytes = int(unit.work["seen"][kept].sum()) * (image + 700)
-    h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
-    padded = (b + 2 * MARGIN) ** 2
-    told = 900 * int(unit.work["seen"][kept].sum())
-    return Needs(PROCESS_BYTES + 4 * g.n_tilts * (h * w + 3 * padded) + told, 14 * int(np.prod(g.image_shape)),
-                 g.n_tilts * (20 * padded + 4 * b * b * (1 + WAITING)), 4 * g.n_tilts * b * b, False)
+    unit.disk_bytes = images * (options.box ** 2 * (2 if options.float16 else 4) + 700)
+    return replace(work, kept=kept, needs=memory_needs(g, options, images))
 
 
-def execute(unit, options, backend):
-    """Export the particles of one tilt series.
+def _other_weights(series):
+    """Statements about weights in place of which the tables have dose and cosine, as the programs read them."""
+    ctf, cosine = series.ctf, stage_cosine(series.stage_tilt)
+    stated = {"rlnCtfBfactor": ctf.bfactor.any(), "rlnCtfBfactorPerElectronDose": series.geometry.dose_bfactor != 0,
+              "rlnCtfScalefactor": ctf.scale is not None and np.abs(ctf.scale - cosine).max() > SAME_SCALE}
+    return [Statement(label, series.ts_id, WEIGHTS, "how much tilts and frequencies count; the tables say the dose and "
+                      "the cosine of the tilt") for label, there in stated.items() if there]
+
+
+def memory_needs(geometry, options, images):
+    """Estimate the memory of one tilt series' export.
 
     Parameters
     ----------
-    unit : plan.Unit
-        As planned.
+    geometry : TiltSeriesGeometry
+        With the tilts that are used.
     options : SeriesOptions
-    backend : Backend
-        Its threads; the images are cut out on the CPU.
+    images : int
+        Of all particles.
+
+    Returns
+    -------
+    MemoryNeeds
+    """
+    t, b, padded = geometry.n_tilts, options.box, (options.box + 2 * MARGIN) ** 2
+    h, w = rescaled_shape(geometry.image_shape, options.pixel_size / geometry.pixel_size)
+    shared, result = PROCESS_BYTES + 4 * t * (h * w + 3 * padded) + 900 * images, 4 * t * b * b
+    reader = 14 * int(np.prod(geometry.image_shape))
+    if insists_on_gpu(options.device):
+        return MemoryNeeds(shared + CUDA_BYTES, reader, RING * result, result, True)
+    return MemoryNeeds(shared, reader, 20 * t * padded + (1 + WAITING) * result, result, False)
+
+
+VERB = ParticleVerb(
+    "series", whole_particle, "min_tilts", "diameter", lambda options: Requirements(pixel_size=options.pixel_size),
+    _describe, matters=lambda options, work: work.particles.rotation.tolist(), check=_check, writes=_written)
+
+
+def execute(unit, options, backend):
+    """Export the particles of one tilt series; see `contract.Verb`.
 
     Returns
     -------
@@ -153,79 +192,74 @@ def execute(unit, options, backend):
     UnitError
         If images cannot be used.
     """
-    particles, kept, seen = unit.work["particles"], unit.work["kept"], unit.work["seen"]
-    stem = safe_stem(unit.name)
-    groups, whole = _groups(unit), options.form == "optimisation-set"
+    stem, groups, count = safe_stem(unit.name), _groups(unit), unit.work.seen.shape[1]
     names = ["particleseries/%s/%s_%.2fA.mrcs" % (stem, stem if options.stacks == "series" else group,
                                                   options.pixel_size) for group in groups]
-    entries = [{"uid": uid, "kept": bool(k), "tilts": int(s), "group": group, "image": name,
-                "reason": "" if k else _too_few(options, s, seen.shape[1])}
-               for uid, k, s, group, name in zip(particles.uid, kept, seen.sum(axis=1), groups, names)]
+    entries = entries_of(unit, [{"group": group, "image": name} for group, name in zip(groups, names)],
+                         lambda seen: _too_few(options, seen, count))
     result = {"particles": entries, "pixel_size": options.pixel_size, "box": options.box, "notes": [], "files": []}
-    if not kept.any():
+    if not unit.work.kept.any():
         return result
-    if backend.on_gpu:  # where copying would take longer than cutting
-        backend = Backend("cpu", threads=backend.threads)
-    before = unit.series.geometry.acq_order
-    room, needs = int(options.memory * 1e9) or unit.work["room"], _describe(options, unit, 0, [])
-    readers = replace(backend, threads=workers_that_fit(room, needs.shared, needs.reader, backend.threads))
-    stack, series, result["notes"] = prepare(unit.series, options, options.normalize_input, readers,
-                                             Progress(unit.name + " reading", len(before), "tilts"))
-    g = series.geometry
-    seen = seen[:, np.isin(before, g.acq_order)]
-    enough = seen.all(axis=1) if whole else np.ones(len(seen), bool)
-    for i in np.flatnonzero(kept & ~(enough & (seen.sum(axis=1) >= options.min_tilts))):
-        entries[i].update(kept=False, reason="seen in %d tilts that have contrast" % seen[i].sum())
-    index = [i for i in range(len(particles)) if entries[i]["kept"]]
+    how = Preparation(options.pixel_size, options.invert, options.normalize_input, options.bad_pixels)
+    whole = options.form == "optimisation-set"
+    run = Extraction(unit, options, backend, entries, how, enough=lambda seen: (
+        seen.sum(axis=1) >= unit.work.fewest) & (seen.all(axis=1) | (not whole)))
+    g = run.series.geometry
     order = np.argsort(g.dose, kind="stable")
-    # An excluded view was exposed, too.
-    exposed = dict(zip(unit.work["exposures"][1], with_exposure(unit.work["exposures"][0])))
-    dose = np.array([exposed[number] for number in g.acq_order])
-    where, rotation = poses_at(particles, unit.work["exposures"], g)
-    rotation = np.broadcast_to(rotation if rotation.ndim == 4 else rotation[:, None],
-                               (len(particles), g.n_tilts, 3, 3))
-    projection, turned = g.project(where), g.rotation @ rotation
-    if g.deformation is not None:
-        local = g.deformation.rotation(where if where.ndim == 3 else where[:, None])
-        turned = turned if local is None else local @ turned
-    position = stack.position_px(projection.xy)
-    result["views"] = [_view(series, t) for t in order]
-    total = 0
-    for i in index:
-        tilts = [t for t in order if seen[i, t]]
-        entries[i].update(tilts=len(tilts), first=total if options.stacks == "series" else 0, rows=_rows(
-            series, options, tilts, dose, position[i], projection.depth[i], turned[i]))
-        total += len(tilts)
-    paths = {i: os.path.join(options.output, names[i]) for i in index}
-    result["files"] = list(dict.fromkeys(paths.values()))
-    os.makedirs(os.path.join(options.output, os.path.dirname(names[0])), exist_ok=True)
-    progress = Progress(unit.name, len(index), "particles")
+    position, total = _add_rows(run, options, entries, order)
+    paths = {i: os.path.join(options.output, names[i]) for i in run.index}
+    make_folders(options, names)
+    images, setup = run.upload(), setup_series(g.n_tilts, options.box, backend)
+
+    def make(_, part):
+        return [extract_series(images, setup, position[part], backend, not options.origins)]
 
     def store(i, images):
-        images = images[[t for t in order if seen[i, t]]]
+        images = images[[t for t in order if run.seen[i, t]]]
         if writer is not None:
             writer.put(entries[i]["first"], images)
         else:
             mrc.write(paths[i], images, options.pixel_size, kind="stack", float16=options.float16)
-        progress()
-
-    workers = workers_that_fit(room, needs.shared, needs.worker, backend.threads)
-    pipeline = Pipeline(store, workers, WAITING * workers, backend.activate)
-    shared = setup_series(g.n_tilts, options.box, backend)
-
-    def compute(i):
-        pipeline.deliver([i], Fetched([extract_series(stack.images, shared, position[i:i + 1], backend,
-                                                      not options.origins)]))
 
     with ExitStack() as opened:
         writer = None
-        if options.stacks == "series" and index:
+        if options.stacks == "series" and len(run.index):
             writer = opened.enter_context(mrc.VolumeWriter(
-                result["files"][0], (total, options.box, options.box), options.pixel_size,
+                paths[run.index[0]], (total, options.box, options.box), options.pixel_size,
                 np.float16 if options.float16 else np.float32, "stack"))
-        pipeline.run(index, compute, workers)
-    progress.finish()
-    return result
+        run.write([(None, run.index)], make, store, g.n_tilts * (28 * setup.padded ** 2 + RING * 4 * options.box ** 2))
+    return dict(result, views=[_view(run.series, t) for t in order], notes=run.notes,
+                files=list(dict.fromkeys(paths.values())))
+
+
+def _add_rows(run, options, entries, order):
+    """Add to the entries what the table says of each image, by dose.
+
+    Returns
+    -------
+    position : ndarray `(N, T, 2)`
+        Where the particles are seen, pixels of the images from their corner, yx.
+    total : int
+        Images of all particles.
+    """
+    series, g = run.series, run.series.geometry
+    # An excluded view was exposed, too.
+    exposed = dict(zip(run.exposures[1], with_exposure(run.exposures[0])))
+    dose = np.array([exposed[number] for number in g.acq_order])
+    where, rotation = run.poses()
+    rotation = np.broadcast_to(rotation if rotation.ndim == 4 else rotation[:, None],
+                               (len(run.particles), g.n_tilts, 3, 3))
+    projection, turned = g.project(where), g.rotation @ rotation
+    if g.deformation is not None:
+        local = g.deformation.rotation(where if where.ndim == 3 else where[:, None])
+        turned = turned if local is None else local @ turned
+    position, more, total = run.stack.position_px(projection.xy), g.defocus_shift(projection.depth), 0
+    for i in run.index:
+        tilts = [t for t in order if run.seen[i, t]]
+        entries[i].update(first=total if options.stacks == "series" else 0, rows=_rows(
+            series, options, tilts, dose, position[i], more[i], turned[i]))
+        total += len(tilts)
+    return position, total
 
 
 def _too_few(options, seen, total):
@@ -234,34 +268,27 @@ def _too_few(options, seen, total):
     return "seen in %d tilts, %d asked for" % (seen, options.min_tilts)
 
 
-def _stage_cosine(series, t):
-    """rlnCtfScalefactor of a tilt: the cosine of the stage's tilt, whatever the x-tilt; never above 1."""
-    return float(min(1.0, max(np.cos(np.deg2rad(stage_tilt(series)[t])), 1e-3)))
-
-
 def _view(series, t):
     """What an optimisation set says of a tilt, plain values."""
     g, ctf = series.geometry, series.ctf
     return {"rotation": g.rotation[t].tolist(), "defocus_u": float(ctf.defocus_u[t]),
             "defocus_v": float(ctf.defocus_v[t]), "defocus_angle": float(ctf.angle[t]), "phase": float(ctf.phase[t]),
-            "scale": _stage_cosine(series, t), "before": float(g.dose[t])}
+            "scale": float(stage_cosine(series.stage_tilt[t])), "before": float(g.dose[t])}
 
 
-def _rows(series, options, tilts, dose, position, depth, rotation):
+def _rows(series, options, tilts, dose, position, more, rotation):
     """What the table says of a particle's images, plain values."""
-    g, ctf = series.geometry, series.ctf
-    hand = options.hand or g.hand
+    ctf = series.ctf
     angles = np.stack(zyz_from_matrix(rotation), -1)
     rows = []
     for t in tilts:
         path, section = series.images[t]
-        more = hand * depth[t]
         rows.append({
-            "phase": float(ctf.phase[t]), "defocus_u": float(ctf.defocus_u[t] + more),
-            "defocus_v": float(ctf.defocus_v[t] + more), "defocus_angle": float(ctf.angle[t]),
+            "phase": float(ctf.phase[t]), "defocus_u": float(ctf.defocus_u[t] + more[t]),
+            "defocus_v": float(ctf.defocus_v[t] + more[t]), "defocus_angle": float(ctf.angle[t]),
             "micrograph": "%03d@%s" % (section + 1, os.path.basename(path)),
             "xy": [float(position[t, 1]), float(position[t, 0])], "angles": [float(a) for a in angles[t]],
-            "dose": float(dose[t]), "scale": _stage_cosine(series, t)})
+            "dose": float(dose[t]), "scale": float(stage_cosine(series.stage_tilt[t]))})
         if options.origins:
             rest = nearest_pixel(position[t], options.box)[1]
             rows[-1]["origin"] = [-float(rest[1]), -float(rest[0])]
@@ -294,13 +321,7 @@ def with_exposure(dose):
 
 
 def collect(options, results):
-    """Write the tables and the report of all finished units; the table that readers are given comes last.
-
-    Parameters
-    ----------
-    options : SeriesOptions
-    results : list of dict
-        As `execute` returned them.
+    """Write the tables and the report of all finished units, the one that programs read last; see `contract.Verb`.
 
     Returns
     -------
@@ -312,9 +333,10 @@ def collect(options, results):
     Raises
     ------
     InputError
-        If the reader cannot take a value.
+        If the program that reads them cannot take a value.
     """
-    series, chosen, entries, dropped = exported(options, results)
+    project, chosen, entries, dropped = exported(VERB, options, results)
+    series = {one.ts_id: one for one in project}
     folder = os.path.join(options.output, "report")
     os.makedirs(folder, exist_ok=True)
     star = os.path.join(options.output, options.star)
@@ -372,8 +394,6 @@ def _write_images(options, star, series, chosen, entries):
 
 def _write_set(options, star, results, series, chosen, entries):
     """Write the tables of an optimisation set; returns its path."""
-    if options.hand:
-        series = {name: replace(one, geometry=one.geometry.replace(hand=options.hand)) for name, one in series.items()}
     views = {r["ts_id"]: r["views"] for r in results if r.get("views")}
     if options.reader == "cryodrgn":
         for tilts in views.values():

@@ -1,24 +1,26 @@
 """What the verbs share that work on particle sets alone: reading, names of tilt series, an order of the rows."""
 
-import os
-
 import numpy as np
 
 from ..errors import InputError
-from ..io import particlestar, project
-from .plan import Problem, state
+from ..io import particlestar
+from ..io.manifest import fingerprint
+from ..io.project import read_project
+from ..options import affecting
+from .plan import Plan, Problem, Unit, state
+from .tiltseries import given
 
 
 def read_series(options):
-    """The tilt series that tell names and sizes of tomograms.
+    """The tilt series that tell names of tomograms and, where they do, their sizes.
 
     Parameters
     ----------
-    options : IntersectOptions or DuplicatesOptions
+    options : SizeOptions
 
     Returns
     -------
-    list of TiltSeries or None
+    io.project.Project or None
         None if no table is named.
 
     Raises
@@ -26,25 +28,72 @@ def read_series(options):
     InputError
         If the table cannot be read.
     """
-    return project.read_project(options.tomograms) if options.tomograms else None
+    return read_project(options.tomograms, given=given(options, size_needed=False)) if options.tomograms else None
 
 
-def inputs(options, particles):
-    """The files that a verb reads, and their state.
+def one_unit(verb, options, work, facts, files, problems=(), depends=(), disk_bytes=0, memory_bytes=0, reading=()):
+    """The plan of a verb that has one unit, called as the verb.
 
     Parameters
     ----------
-    options : IntersectOptions or DuplicatesOptions
-    particles : list of str
-        Its particle tables.
+    verb : str
+    options : object
+        The verb's options.
+    work : object
+        What `execute` needs: a record of the verb's own.
+    facts : dict of str to object
+        What people are told.
+    files : iterable of str
+        That are read, and exist.
+    problems : list of Problem
+    depends : sequence
+        What the outputs depend on beside options and files, plain values.
+    disk_bytes, memory_bytes : int
+        That it takes.
+    reading : list of str
+        How the inputs were read.
 
     Returns
     -------
-    dict of str to list
-        As `plan.Unit` has them.
+    Plan
     """
-    tables = project.tables(options.tomograms) if options.tomograms else []
-    return {path: state(path) for path in particles + tables + [options.source] if path}
+    unit = Unit(verb, work=work, facts=facts, disk_bytes=disk_bytes, inputs={path: state(path) for path in files})
+    unit.fingerprint = fingerprint(affecting(options, "input", "images", "table"), unit.inputs, *depends)
+    return Plan(verb, options, [unit], list(problems), memory_bytes, list(reading))
+
+
+def tables_of(project, options):
+    """The tables that a verb reads beside those of particles.
+
+    Parameters
+    ----------
+    project : io.project.Project or None
+    options : ParticleTableOptions or IntersectOptions
+
+    Returns
+    -------
+    list of str
+    """
+    described = [path for name in project.names for path in project.files(name)] if project is not None else []
+    return list(dict.fromkeys(described + ([options.source] if options.source else [])))
+
+
+def told(project, options):
+    """Problems of tilt series that cannot be read; for particles alone they are no obstacle.
+
+    Parameters
+    ----------
+    project : io.project.Project or None
+    options : SizeOptions
+
+    Returns
+    -------
+    list of Problem
+    """
+    if project is None:
+        return []
+    return [Problem("warning", options.tomograms, note) for note in project.notes] + [
+        Problem("warning", name, "its table cannot be read: %s" % error) for name, error in project.faults.items()]
 
 
 def read(flag, path, series, pixel_size, source="", allow_loss=False, **more):
@@ -55,7 +104,7 @@ def read(flag, path, series, pixel_size, source="", allow_loss=False, **more):
     flag : str
         Of the option that names the table.
     path : str
-    series : list of TiltSeries or None
+    series : io.project.Project or None
     pixel_size : float
         Angstrom per pixel of the coordinates; 0 takes it from the table.
     source : str
@@ -63,7 +112,7 @@ def read(flag, path, series, pixel_size, source="", allow_loss=False, **more):
     allow_loss : bool
         Whether particles in other tilt series are left out.
     **more
-        As `particlestar.read_particles`: ``normalized``, ``centre``.
+        As `particlestar.read_particles`: ``normalized``, ``centre``, ``anywhere``.
 
     Returns
     -------
@@ -159,24 +208,3 @@ def row_order(particles):
     rank = np.empty(len(particles), int)
     rank[sorted(range(len(particles)), key=rows.__getitem__)] = np.arange(len(particles))
     return rank
-
-
-def protect(options, paths):
-    """Problems if the table that is written would replace one that is read.
-
-    Parameters
-    ----------
-    options : IntersectOptions or DuplicatesOptions
-    paths : collection of str
-        Files that are read.
-
-    Returns
-    -------
-    list of Problem
-    """
-    target = os.path.join(options.output, options.star)
-    for given in paths:
-        if options.output and os.path.exists(target) and os.path.samefile(target, given):
-            return [Problem("error", target, "it is an input and would be overwritten",
-                            "Choose another --output folder or another --star")]
-    return []

@@ -12,7 +12,7 @@ from ..engine.simulate import make_series, simulate_series
 from ..io import atomic, mrc, particlestar, relion5
 from ..io.manifest import fingerprint
 from ..io.tiltseries import TiltSeries
-from ..options import to_dict
+from ..options import affecting
 from .plan import Plan, Unit
 from .progress import Progress
 
@@ -32,24 +32,12 @@ PRESETS = {
 
 
 def plan(options, only=None):
-    """Plan the simulation.
-
-    Parameters
-    ----------
-    options : SimulateOptions
-    only : list of str, optional
-        Names of the tilt series asked for; all by default.
-
-    Returns
-    -------
-    plan.Plan
-        A unit per tilt series of the preset.
-    """
+    """Plan the simulation: a unit per tilt series of the preset; see `contract.Verb`."""
     units = []
     for one in PRESETS[options.preset]["series"]:
-        unit = Unit(one["ts_id"], work={"series": one}, total_tilts=one["n_tilts"],
+        unit = Unit(one["ts_id"], total_tilts=one["n_tilts"],
                     disk_bytes=4 * one["n_tilts"] * int(np.prod(one["image_shape"])))
-        unit.fingerprint = fingerprint({k: v for k, v in to_dict(options).items() if k != "output"}, one["ts_id"])
+        unit.fingerprint = fingerprint(affecting(options, "images"), one["ts_id"])
         if not only or one["ts_id"] in only:
             units.append(unit)
     return Plan("simulate", options, units, [], memory_bytes=3 * max((u.disk_bytes for u in units), default=0))
@@ -79,14 +67,7 @@ def make(options, ts_id):
 
 
 def execute(unit, options, backend):
-    """Simulate one series, and write its stack.
-
-    Parameters
-    ----------
-    unit : plan.Unit
-    options : SimulateOptions
-    backend : Backend
-        Not used.
+    """Simulate one series, and write its stack; see `contract.Verb`.
 
     Returns
     -------
@@ -114,13 +95,7 @@ def execute(unit, options, backend):
 
 
 def collect(options, results):
-    """Write the tables, the phantom and the truth.
-
-    Parameters
-    ----------
-    options : SimulateOptions
-    results : list of dict
-        Not used: the truth follows from the options.
+    """Write the tables, the phantom and the truth, which follow from the options; see `contract.Verb`.
 
     Returns
     -------

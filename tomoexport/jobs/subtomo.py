@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..engine.copies import Fetched, copier
+from ..engine.backend import insists_on_gpu
 from ..engine.fourier import fast_even
 from ..engine.gridding import grid_size
 from ..engine.normalise import normalise_volume, normalise_volumes
@@ -24,60 +24,62 @@ from ..errors import InputError
 from ..io import mrc, subtomostar
 from ..io.paths import safe_stem
 from . import report
-from .batches import CUDA_BYTES, GPU_WRITERS, Batches, uploaded
-from .memory import workers_that_fit
+from .batches import CUDA_BYTES
+from .extraction import WAITING, Extraction, entries_of, make_folders
 from .particles import (
     RING,
-    RING_BYTES,
-    Needs,
+    MemoryNeeds,
+    ParticleVerb,
+    box_facts,
     diameter,
     exported,
     paths_in_table,
     plan_particles,
     poses_at,
+    unoriented,
     volume_frames,
+    whole_particle,
 )
-from .pipeline import Pipeline
 from .plan import PROCESS_BYTES, Problem
-from .progress import Progress
-from .tiltseries import prepare
+from .tiltseries import Preparation, Requirements
 
-WAITING = 2  # results per thread of the CPU that may wait to be written
 SPARSE = 0.01  # what is below in a sparse 3D CTF is 0
 
 
-def plan(options, only=None):
-    """Plan the export.
+@dataclass(frozen=True)
+class Boxes:
+    """Sides of the windows of a tilt series.
 
-    Parameters
+    Attributes
     ----------
-    options : SubtomoOptions
-    only : list of str, optional
-        Names of the tilt series asked for; all by default.
+    padded : int
+        In which the CTF is applied, pixels of the output.
+    source : int or None
+        That are cut out of images that are not binned, pixels of those.
+    """
 
-    Returns
-    -------
-    plan.Plan
-        A unit per tilt series, with its particles and the tilts that show them.
+    padded: int
+    source: int = None
+
+
+def plan(options, only=None):
+    """Plan the export; see `contract.Verb`.
 
     Raises
     ------
     InputError
         If a table is not named or cannot be read, or the particle leaves nothing of the box.
     """
-    if not options.particles:
-        raise InputError("--particles", "no file is given", "Name a particle STAR file")
     if options.exact and options.interpolation == "trilinear":
         raise InputError("--exact", "trilinear gridding takes binned images", "Leave one of the two out")
     if diameter(options) >= options.box * options.pixel_size:
         raise InputError("--diameter", "%g A leaves nothing of the box of %g A outside the particle"
                          % (diameter(options), options.box * options.pixel_size), "Take a larger box")
-    return plan_particles("subtomo", options, only, lambda *unit: _describe(options, *unit),
-                          "--prerotate" if options.prerotate else "")
+    return plan_particles(VERB, options, only)
 
 
-def _describe(options, unit, reach, problems):
-    """Boxes, room on disk and in memory of a tilt series; see `plan_particles`."""
+def _describe(unit, work, options, reach, problems):
+    """Boxes, room on disk and in memory of a tilt series; see `ParticleVerb`."""
     g = unit.series.geometry
     h, w = rescaled_shape(g.image_shape, options.pixel_size / g.pixel_size)
     padded, needed = padded_box(options.box, unit.series.ctf, options.pixel_size, diameter(options), reach,
@@ -88,12 +90,18 @@ def _describe(options, unit, reach, problems):
     if needed > padded:
         problems.append(Problem("warning", unit.name, "a box without CTF aliasing needs %d px, more than the image "
                                 "has; %d px are used" % (needed, padded), "A larger pixel size needs less"))
-    unit.work.update(padded=padded, source=source)
-    unit.work["facts"]["CTF box"] = "%d px" % padded + (" from %d unbinned" % source if source else "")
-    voxels = options.box ** 3
-    unit.disk_bytes = int(unit.work["kept"].sum()) * (voxels * (2 if options.float16 else 4)
-                                                      + 4 * options.box ** 2 * (options.box // 2 + 1))
-    return memory_needs(unit, options)
+    unit.facts.update(box_facts(options, options.pixel_size))
+    unit.facts["CTF box"] = "%d px" % padded + (" from %d unbinned" % source if source else "")
+    unit.disk_bytes = int(work.kept.sum()) * (options.box ** 3 * (2 if options.float16 else 4)
+                                              + 4 * options.box ** 2 * (options.box // 2 + 1))
+    boxes = Boxes(padded, source)
+    return replace(work, own=boxes, needs=memory_needs(unit.series, options, boxes))
+
+
+VERB = ParticleVerb(
+    "subtomo", whole_particle, "min_tilts", "diameter", lambda options: Requirements(pixel_size=options.pixel_size),
+    _describe, matters=lambda options, work: work.particles.rotation.tolist(),
+    check=lambda options, particles: unoriented(options, particles, "--prerotate" if options.prerotate else ""))
 
 
 def names(unit, options, count):
@@ -116,13 +124,7 @@ def names(unit, options, count):
 
 
 def execute(unit, options, backend):
-    """Export the particles of one tilt series.
-
-    Parameters
-    ----------
-    unit : plan.Unit
-    options : SubtomoOptions
-    backend : Backend
+    """Export the particles of one tilt series; see `contract.Verb`.
 
     Returns
     -------
@@ -135,63 +137,39 @@ def execute(unit, options, backend):
     UnitError
         If images cannot be used.
     """
-    particles, kept = unit.work["particles"], unit.work["kept"]
-    images, ctfs = names(unit, options, len(particles))
-    index = np.flatnonzero(kept)
-    entries = [{"uid": uid, "kept": bool(k), "tilts": int(s), "image": a, "ctf": b,
-                "reason": "" if k else "seen in %d tilts, %d asked for" % (s, options.min_tilts)}
-               for uid, k, s, a, b in zip(particles.uid, kept, unit.work["seen"].sum(axis=1), images, ctfs)]
+    work, pixel_size = unit.work, unit.series.geometry.pixel_size
+    images, ctfs = names(unit, options, len(work.particles))
+    entries = entries_of(unit, [{"image": image, "ctf": ctf} for image, ctf in zip(images, ctfs)])
     result = {"particles": entries, "pixel_size": options.pixel_size, "box": options.box,
-              "padded": unit.work["padded"], "notes": [], "files": []}
-    if not len(index):
+              "padded": work.own.padded, "notes": [], "files": []}
+    if not work.kept.any():
         return result
-    before = unit.series.geometry.acq_order
-    pixel_size = unit.series.geometry.pixel_size
-    # The plan's budget, not half of what is free after earlier series, unless several devices share it.
-    room, needs = int(options.memory * 1e9) or unit.work["room"], memory_needs(unit, options)
-    reading = replace(options, pixel_size=pixel_size) if options.exact else options
-    readers = replace(backend, threads=workers_that_fit(room, needs.shared, needs.reader, backend.threads))
-    rotation = poses_at(particles, unit.work["exposures"], unit.series.geometry)[1]
-    turning = volume_frames(particles, rotation, options.prerotate)
-    series, turn = _turned(unit.series, options, turning is not None)
-    stack, series, result["notes"] = prepare(series, reading, options.normalize_input, readers,
-                                             Progress(unit.name + " reading", len(before), "tilts"), turn)
-    g = series.geometry
-    seen = unit.work["seen"][:, np.isin(before, g.acq_order)]
-    for i in index[seen[index].sum(axis=1) < options.min_tilts]:
-        entries[i].update(kept=False, reason="seen in %d tilts that have contrast" % seen[i].sum())
-    index = np.array([i for i in index if entries[i]["kept"]], int)
-    os.makedirs(os.path.join(options.output, os.path.dirname(images[0])), exist_ok=True)
-    progress = Progress(unit.name, len(index), "particles")
+    if options.interpolation == "trilinear":
+        backend = backend.host()
+    rotation = poses_at(work.particles, work.exposures, unit.series.geometry)[1]
+    turning = volume_frames(work.particles, rotation, options.prerotate) is not None
+    series, turn = _turned(unit.series, options, turning)
+    how = Preparation(pixel_size if options.exact else options.pixel_size, options.invert, options.normalize_input,
+                      options.bad_pixels, turn)
+    run = Extraction(unit, options, backend, entries, how, series)
+    result["notes"] = run.notes
+    make_folders(options, images)
     radius = diameter(options) / 2 / options.pixel_size
-    kaiser_bessel = options.interpolation != "trilinear"
-    on_gpu = backend.on_gpu and kaiser_bessel
 
     def store(i, volume, transfer):
         if options.sparse:
             transfer = np.where(transfer < SPARSE, np.float32(0), transfer)
-        if options.normalize_output and not on_gpu:
+        if options.normalize_output and not backend.on_gpu:
             normalise_volume(volume, radius)
         mrc.write(os.path.join(options.output, images[i]), volume, options.pixel_size, float16=options.float16)
         mrc.write(os.path.join(options.output, ctfs[i]), transfer, 1 / (options.box * options.pixel_size))
-        progress()
 
-    workers = 1 if on_gpu else workers_that_fit(room, needs.shared, needs.worker, backend.threads)
-    pipeline = Pipeline(store, GPU_WRITERS if on_gpu else workers, RING if on_gpu else WAITING * workers,
-                        backend.activate)
-    position, rotation = poses_at(particles, unit.work["exposures"], g)
-    projection = g.project(position, volume_frames(particles, rotation, options.prerotate))
-    views = _Views(stack.position_px(projection.xy), (options.hand or g.hand) * projection.depth, projection.matrix,
-                   seen)
-    if kaiser_bessel:
-        most = max(1, min(RING_BYTES, (room - needs.shared) // RING) // needs.result)
-        batches, compute = _kaiser_bessel(unit, options, backend, stack, series, views, index, radius, most, pipeline)
+    views = _views(run, options)
+    if options.interpolation == "trilinear":
+        _write_trilinear(run, options, work.own, views, store)
     else:
-        batches, compute = index, _trilinear(unit, options, stack, series, views, pipeline)
-    del stack  # on a GPU it is there
-    pipeline.run(batches, compute, workers)
-    progress.finish()
-    result["files"] = [os.path.join(options.output, n) for i in index for n in (images[i], ctfs[i])]
+        _write_kaiser_bessel(run, options, work.own, views, radius, store)
+    result["files"] = [os.path.join(options.output, n) for i in run.index for n in (images[i], ctfs[i])]
     return result
 
 
@@ -218,6 +196,14 @@ class _Views:
         return self.position[some], self.depth[some], matrix, self.seen[some]
 
 
+def _views(run, options):
+    """Where and how the tilts show the particles of an extraction."""
+    position, rotation = run.poses()
+    g = run.series.geometry
+    found = g.project(position, volume_frames(run.particles, rotation, options.prerotate))
+    return _Views(run.stack.position_px(found.xy), g.defocus_shift(found.depth), found.matrix, run.seen)
+
+
 class _Once:
     """A value that is made by the first thread that asks for it."""
 
@@ -231,46 +217,32 @@ class _Once:
             return self._value
 
 
-def _kaiser_bessel(unit, options, backend, stack, series, views, index, radius, most, pipeline):
-    """Batches of particles that the same tilts show, and what computes one of them."""
-    g, source, padded = series.geometry, unit.work["source"], unit.work["padded"]
-    copies = copier(backend, RING)
-    backend.keep_plans()
-    images = uploaded(stack.images, copies, backend)
-    general = setup_subtomos(g, series.ctf, options.box, padded,
-                            options.pixel_size if source is None else g.pixel_size * source / padded, backend,
-                            source=source)
-    patterns, which = np.unique(views.seen[index], axis=0, return_inverse=True)
-    sizes = Batches(backend, _bytes_per_particle(general, g), most)
+def _write_kaiser_bessel(run, options, boxes, views, radius, store):
+    """Make and write all particles, gridded with a Kaiser-Bessel kernel."""
+    g, backend = run.series.geometry, run.backend
+    images = run.upload()
+    pixel_size = options.pixel_size if boxes.source is None else g.pixel_size * boxes.source / boxes.padded
+    general = setup_subtomos(g, run.series.ctf, options.box, boxes.padded, pixel_size, backend, source=boxes.source)
 
-    def batches():
-        # Particles that the same tilts show, as a rule all of them, share the density of slices.
-        for n, pattern in enumerate(patterns):
-            plan_ = _Once(lambda p=pattern: general if p.all() else setup_visible(general, g, p, backend))
-            for some in sizes.split(index[which.reshape(-1) == n]):
-                yield plan_, some
+    def make(setup, part):
+        volumes, transfer = reconstruct_subtomos(images, setup.get(), *views.of(part), backend)
+        if backend.on_gpu and options.normalize_output:
+            normalise_volumes(volumes, radius, backend)
+            if options.float16:  # now that nothing is too large for it
+                volumes = volumes.astype(np.float16)
+        return volumes, transfer
 
-    def compute(batch):
-        plan_, some = batch[0].get(), batch[1]
-
-        def work(part):
-            volumes, transfer = reconstruct_subtomos(images, plan_, *views.of(part), backend)
-            if backend.on_gpu and options.normalize_output:
-                normalise_volumes(volumes, radius, backend)
-                if options.float16:  # now that nothing is too large for it
-                    volumes = volumes.astype(np.float16)
-            pipeline.deliver(part, copies.fetch(volumes, transfer))
-
-        sizes.run(work, some, copies.drain)
-
-    return batches(), compute
+    # Particles that the same tilts show, as a rule all of them, share the density of slices.
+    groups = ((_Once(lambda p=pattern: general if p.all() else setup_visible(general, g, p, backend)), index)
+              for pattern, index in run.alike())
+    run.write(groups, make, store, _bytes_per_particle(general, g))
 
 
-def _bytes_per_particle(plan_, geometry):
+def _bytes_per_particle(setup, geometry):
     """Device memory of one particle: windows and transforms, grid cells, volumes, results on their way to the host."""
-    windows = geometry.n_tilts * (plan_.padded ** 2 * 4 * 5 + plan_.source ** 2 * 4 * 3)
-    return (windows + (plan_.grid + 6) ** 2 * (plan_.grid // 2 + 7) * 16 + 6 * 4 * plan_.grid ** 3
-            + RING * result_bytes(plan_.box))
+    windows = geometry.n_tilts * (setup.padded ** 2 * 4 * 5 + setup.source ** 2 * 4 * 3)
+    return (windows + (setup.grid + 6) ** 2 * (setup.grid // 2 + 7) * 16 + 6 * 4 * setup.grid ** 3
+            + RING * result_bytes(setup.box))
 
 
 def result_bytes(box):
@@ -287,36 +259,37 @@ def result_bytes(box):
     return 4 * box ** 3 + 4 * box ** 2 * (box // 2 + 1)
 
 
-def _trilinear(unit, options, stack, series, views, pipeline):
-    """What computes one particle."""
-    side, images = max(2 * options.box, unit.work["padded"]), stack.images
+def _write_trilinear(run, options, boxes, views, store):
+    """Make and write all particles as Warp does, one at a time."""
+    side, images = max(2 * options.box, boxes.padded), run.upload()
 
-    def compute(i):
-        position, depth, matrix, seen = (a[0] for a in views.of(np.array([i])))
-        made = reconstruct_trilinear(windows_at(images, position, side), series.geometry, series.ctf, depth, matrix,
-                                     options.box, options.pixel_size, seen)
-        pipeline.deliver([i], Fetched([a[None] for a in made]))
+    def make(_, part):
+        position, depth, matrix, seen = (a[0] for a in views.of(part))
+        made = reconstruct_trilinear(windows_at(images, position, side), run.series.geometry, run.series.ctf, depth,
+                                     matrix, options.box, options.pixel_size, seen)
+        return [a[None] for a in made]
 
-    return compute
+    run.write([(None, run.index)], make, store, 0)
 
 
-def memory_needs(unit, options):
+def memory_needs(series, options, boxes):
     """Estimate the memory of one tilt series' export.
 
     Parameters
     ----------
-    unit : plan.Unit
-        As planned.
+    series : TiltSeries
+        With the tilts that are used.
     options : SubtomoOptions
+    boxes : Boxes
 
     Returns
     -------
-    Needs
+    MemoryNeeds
     """
-    g, padded, source, b = unit.series.geometry, unit.work["padded"], unit.work["source"], options.box
+    g, padded, source, b = series.geometry, boxes.padded, boxes.source, options.box
     ratio = 1.0 if source else options.pixel_size / g.pixel_size
     t, result, reader = g.n_tilts, result_bytes(b), 14 * int(np.prod(g.image_shape))
-    _, turn = _turned(unit.series, options, options.prerotate)
+    _, turn = _turned(series, options, options.prerotate)
     if turn:
         reader += int(16 * np.prod(g.image_shape) / ratio ** 2)
     images = 4 * t * int(np.prod(turn.shape if turn else rescaled_shape(g.image_shape, ratio)))
@@ -325,27 +298,20 @@ def memory_needs(unit, options):
         side = max(2 * b, padded)
         # Four quantities of 16 bytes: samples, many times, and grids; windows.
         making = 64 * side ** 2 * (side // 2 + 1) * 3 // 2 + t * side ** 2 * 190
-        return Needs(PROCESS_BYTES + images, reader, making + (1 + WAITING) * result + written, result, False)
+        return MemoryNeeds(PROCESS_BYTES + images, reader, making + (1 + WAITING) * result + written, result, False)
     shared = PROCESS_BYTES + images + 16 * t * padded ** 2 + 64 * t * b * b  # coefficients; samples of the slices
-    on_gpu = options.device.startswith("cuda")
-    if on_gpu:
-        return Needs(shared + CUDA_BYTES, reader, RING * result, result, True)
+    if insists_on_gpu(options.device):
+        return MemoryNeeds(shared + CUDA_BYTES, reader, RING * result, result, True)
     grid = grid_size(b)
     half = grid // 2 + 1
     making = (t * (20 * padded ** 2 + 12 * b ** 2 + 12 * (source or 0) ** 2)  # windows and their transforms
               + 16 * (grid + 6) ** 2 * (half + 6) + 12 * grid ** 2 * half  # cells, and folded
               + 8 * b * grid * half + 4 * b * b * grid + 4 * b ** 3)  # inverse transforms
-    return Needs(shared, reader, making + (1 + WAITING) * result + written, result, False)
+    return MemoryNeeds(shared, reader, making + (1 + WAITING) * result + written, result, False)
 
 
 def collect(options, results):
-    """Write the particle table and the report of all finished units; the table comes last.
-
-    Parameters
-    ----------
-    options : SubtomoOptions
-    results : list of dict
-        As `execute` returned them.
+    """Write the particle table and the report of all finished units, the table last; see `contract.Verb`.
 
     Returns
     -------
@@ -353,7 +319,8 @@ def collect(options, results):
         ``star``: path of the table, None if no particle is left; ``kept``: number; ``dropped``: a line for each
         particle that is not in it.
     """
-    by_name, chosen, entries, dropped = exported(options, results)
+    project, chosen, entries, dropped = exported(VERB, options, results)
+    by_name = {one.ts_id: one for one in project}
     folder = os.path.join(options.output, "report")
     os.makedirs(folder, exist_ok=True)
     out = {"star": None, "kept": len(chosen), "dropped": dropped}

@@ -1,30 +1,113 @@
 """Tilt series as operations use them: read, checked, and without the views that cannot be used."""
 
 import os
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..engine.preprocess import prepare_stack
 from ..errors import InputError, UnitError
-from ..io import mrc, project
-from ..options import to_dict
+from ..io import mrc
+from ..io.given import Given
+from ..io.project import open_source, read_project
+from ..io.tiltseries import ALL
+from ..options import affecting
 from .plan import Problem, Unit, state
+from .statements import unfollowed
 
 
-def load(options, needs_ctf, only=None):
+def given(options, size_px=None, size_needed=True):
+    """What the options say beside the files of tilt series.
+
+    Parameters
+    ----------
+    options : TiltSeriesOptions or SizeOptions
+    size_px : (int, int, int), optional
+        Size of the tomograms where the options give none.
+    size_needed : bool
+        As of `Given`.
+
+    Returns
+    -------
+    Given
+
+    Raises
+    ------
+    InputError
+        If the size of the tomograms is none.
+    """
+    known = {"pixel_size": "image_pixel_size", "centre": "xf_centre", **{name: name for name in (
+        "alignment_pixel_size", "hand", "exposure_dose", "voltage", "cs", "amplitude_contrast")}}
+    return Given(size_px=_size_px(options.tomogram_size) or size_px, size_needed=size_needed, **{
+        name: getattr(options, option) for name, option in known.items() if hasattr(options, option)})
+
+
+def source(options):
+    """What describes the tilt series of an operation.
+
+    Parameters
+    ----------
+    options : TiltSeriesOptions
+
+    Returns
+    -------
+    object
+        One of `io.project.SOURCES`, opened.
+
+    Raises
+    ------
+    InputError
+        As `io.project.open_source`.
+    """
+    return open_source(options.tomograms, given(options, size_needed=False))
+
+
+#: What else a verb can do for tilt series without CTF.
+WITHOUT_CTF = {"reconstruct": ", or take --ctf none", "pseudosubtomo": ", or take --no-ctf",
+               "particle": ", or take --no-ctf"}
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """What an operation needs of tilt series.
+
+    Attributes
+    ----------
+    ctf : bool
+        Whether tilts without a CTF are of no use.
+    optics : bool
+        Whether voltage, spherical aberration and amplitude contrast are written even if no CTF is applied.
+    local : bool
+        Whether what is local in the alignment matters; it does not for whole tomograms.
+    images : sequence of str
+        Which images are read, as `TiltSeries.check_files` takes it.
+    pixel_size : float
+        Angstrom of the output; images may not have larger pixels.
+    """
+
+    ctf: bool = True
+    optics: bool = False
+    local: bool = True
+    images: tuple = ALL
+    pixel_size: float = float("inf")
+
+
+def load(verb, options, needs, only=None, size_px=None):
     """Read the tilt series of an operation.
 
     Parameters
     ----------
-    options : ReconstructOptions or SubtomoOptions
-    needs_ctf : bool
-        Whether tilts without a CTF are of no use.
+    verb : str
+    options : TiltSeriesOptions
+    needs : Requirements
     only : list of str, optional
         Names of the series that are asked for.
+    size_px : (int, int, int), optional
+        As of `given`.
 
     Returns
     -------
-    series : list of TiltSeries
+    project : io.project.Project
         All that the table names, complete.
     units : list of Unit
         The ones asked for, with unusable views left out.
@@ -37,27 +120,63 @@ def load(options, needs_ctf, only=None):
     """
     if not options.tomograms:
         raise InputError("--tomograms", "no file is given", "Name a RELION 5 tomograms.star, or Warp's XML")
-    series = project.read_project(options.tomograms, size_px=_size_px(options.tomogram_size))
-    tables = project.tables(options.tomograms)
-    units, problems = [], []
-    names = [s.ts_id for s in series]
+    project = read_project(options.tomograms, given=given(options, size_px))
+    problems = [Problem("warning", options.tomograms, note) for note in project.notes]
+    problems += [Problem("warning", name, "left out, %s" % reason) for name, reason in project.left_out.items()]
     for name in only or []:
-        if name not in names:
+        if name not in project.names:
             problems.append(Problem("error", name, "%s does not name this tilt series" % options.tomograms,
-                                    "It names " + ", ".join(names)))
-    for one in series:
-        if only and one.ts_id not in only:
+                                    "It names " + ", ".join(project.names)))
+    series, units = {one.ts_id: one for one in project}, []
+    for name in project.names:
+        if only and name not in only:
             continue
-        unit = Unit(one.ts_id, total_tilts=one.geometry.n_tilts)
+        unit = Unit(name, total_tilts=series[name].geometry.n_tilts if name in series else 0)
         units.append(unit)
         try:
-            _check_pixel_size(one, options.pixel_size)
-            problems += [Problem("warning", one.ts_id, text) for text in [*one.notes, *one.check_files()]]
-            unit.series = _usable(one, needs_ctf, problems)
-            unit.inputs = {path: state(path) for path in tables + sorted(p for p, _ in unit.series.images)}
+            if name in project.faults:
+                raise project.faults[name]
+            _complete(unit, series[name], verb, options, needs, problems)
+            unit.inputs = {path: state(path) for path in project.files(name) + sorted(
+                {path for kind in needs.images for path, _ in getattr(unit.series, kind) or ()})}
         except InputError as error:
             unit.error = Problem("failed", error.item, error.cause, error.remedy)
-    return series, units, problems
+    if units and len(project.faults) == len(project.names) and not only:
+        first = next(iter(project.faults.values()))
+        if len(units) == 1:
+            raise first
+    return project, units, problems
+
+
+def _complete(unit, one, verb, options, needs, problems):
+    """See whether a tilt series can be used, and tell what is odd about it."""
+    _check_pixel_size(one, needs.pixel_size)
+    problems += [Problem("warning", one.ts_id, text) for text in [*one.notes, *one.check_files(needs.images)]]
+    told = unfollowed(verb, one.ts_id, one.statements, options.ignore, needs.local, needs.ctf)
+    problems += [problem for problem in told if problem.severity == "warning"]
+    for problem in told:
+        if problem.severity == "failed":
+            raise InputError(problem.item, problem.cause, problem.remedy)
+    if needs.optics and one.optics is None:
+        raise one.no_ctf or InputError(one.ts_id, "voltage, spherical aberration and amplitude contrast are not known, "
+                                       "which the table of particles needs", "Give --voltage, --cs and "
+                                       "--amplitude-contrast")
+    unit.series = _usable(one, needs.ctf, problems, WITHOUT_CTF.get(verb, ""))
+
+
+def hand_of(options, geometry):
+    """The handedness of the defocus and where it comes from, for people.
+
+    Parameters
+    ----------
+    options : TiltSeriesOptions
+    geometry : TiltSeriesGeometry
+
+    Returns
+    -------
+    str
+    """
+    return "%+d (%s)" % (geometry.hand, "as given" if options.hand else "of the tilt series")
 
 
 def _size_px(text):
@@ -65,7 +184,7 @@ def _size_px(text):
     if not text:
         return None
     parts = text.lower().replace(",", "x").split("x")
-    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+    if len(parts) != 3 or not all(part.strip().isdigit() and 0 < int(part) < 10 ** 7 for part in parts):
         raise InputError("--tomogram-size", "'%s' is no size of a tomogram" % text, "Give it as 4000x5700x1000")
     return tuple(int(part) for part in parts)
 
@@ -74,22 +193,24 @@ def _check_pixel_size(series, wanted):
     own = series.geometry.pixel_size
     if wanted < own * (1 - 1e-4):
         raise InputError(series.ts_id, "the pixel size asked for, %g A, is smaller than the images' own, %g A"
-                         % (wanted, own), "Ask for at least %g A" % own)
+                         % (wanted, own), "Ask for at least %g A (--pixel-size)" % own)
 
 
-def _usable(series, needs_ctf, problems):
+def _usable(series, needs_ctf, problems, without=""):
     """Leave out views that are excluded or have no CTF, and say so."""
     g = series.geometry
     mask = g.used.copy()
     if needs_ctf:
+        if series.ctf is None:
+            error = series.no_ctf or InputError(
+                series.ts_id, "it has no CTF (rlnDefocusU, rlnDefocusV, rlnDefocusAngle)",
+                "Estimate the CTF and give RELION's tables or Warp's XML that hold it")
+            raise InputError(error.item, error.cause, error.remedy.rstrip(".") + without)
         for name, value in (("spherical aberration", series.optics.cs),
                             ("amplitude contrast", series.optics.amplitude_contrast)):
             if value == 0:
                 problems.append(Problem("warning", series.ts_id, "the %s is 0" % name,
                                         "Correct the table of tomograms if it is only missing there"))
-        if series.ctf is None:
-            raise InputError(series.ts_id, "it has no CTF (rlnDefocusU, rlnDefocusV, rlnDefocusAngle)",
-                             "Estimate the CTF, or switch CTF correction off")
         missing = mask & ~series.ctf.measured
         if missing.any():
             problems.append(Problem("warning", series.ts_id, "%d views are left out because they have no CTF "
@@ -134,38 +255,40 @@ def first_tilts(series, count):
     return series.select(np.sort(order[:count]))
 
 
-def stage_tilt(series):
-    """Tilt of the stage, which the alignment's differs from where the specimen lies obliquely on it.
+@dataclass(frozen=True)
+class Preparation:
+    """What happens to tilt images before anything is cut out of them.
 
-    Parameters
+    Attributes
     ----------
-    series : TiltSeries
-
-    Returns
-    -------
-    ndarray `(T,)`
-        Degrees: rlnTomoNominalStageTiltAngle where the table has it for all tilts, else the alignment's.
+    pixel_size : float
+        Angstrom.
+    invert, normalize, bad_pixels
+        As of `engine.preprocess.prepare_image`.
+    turn : engine.turn.Turn, optional
+        How they are turned; the series is the one that is turned already.
+    margin : int, optional
+        Extend them by so many pixels instead, and leave them as they are.
     """
-    try:
-        nominal = np.array(series.extra["rlnTomoNominalStageTiltAngle"], np.float64)
-    except (KeyError, ValueError):
-        return series.geometry.tilt
-    return nominal if np.isfinite(nominal).all() else series.geometry.tilt
+
+    pixel_size: float
+    invert: bool = True
+    normalize: bool = True
+    bad_pixels: str = "error"
+    turn: object = None
+    margin: int = None
 
 
-def prepare(series, options, normalize, backend, progress=None, turn=None):
+def prepare(series, how, backend, progress=None):
     """Read and prepare the images of a series; images without contrast are left out.
 
     Parameters
     ----------
     series : TiltSeries
         Only views that are used.
-    options : ReconstructOptions or SubtomoOptions
-    normalize : bool
+    how : Preparation
     backend : Backend
     progress : callable, optional
-    turn : turn.Turn, optional
-        How the images are turned; the series is the one that is turned already.
 
     Returns
     -------
@@ -193,8 +316,8 @@ def prepare(series, options, normalize, backend, progress=None, turn=None):
 
         items = ["%s, section %d (%s, tilt %.1f)" % (path, section + 1, series.ts_id, angle)
                  for (path, section), angle in zip(series.images, series.geometry.tilt)]
-        stack = prepare_stack(read, items, series.geometry.pixel_size, options.pixel_size, options.invert, normalize,
-                              options.bad_pixels, backend.threads, progress, turn, backend)
+        stack = prepare_stack(read, items, series.geometry.pixel_size, how.pixel_size, how.invert, how.normalize,
+                              how.bad_pixels, backend.threads, progress, how.turn, backend, how.margin)
     finally:
         for opened in stacks.values():
             opened.close()
@@ -209,7 +332,7 @@ def prepare(series, options, normalize, backend, progress=None, turn=None):
             "%.1f" % a for a in series.geometry.tilt[stack.empty]))
         keep = ~stack.empty
         series = series.select(keep)
-        stack = type(stack)(stack.images[keep], stack.pixel_size, stack.empty[keep], stack.filled[keep])
+        stack = replace(stack, images=stack.images[keep], empty=stack.empty[keep], filled=stack.filled[keep])
     return stack, series, notes
 
 
@@ -223,27 +346,10 @@ def identity(series):
     Returns
     -------
     list
-        Nested lists of plain values, for `io.manifest.fingerprint`.
+        Nested plain values, for `io.manifest.fingerprint`.
     """
-    g, c = series.geometry, series.ctf
-    numbers = [g.ts_id, g.pixel_size, g.image_shape, g.volume_size, g.hand, g.tilt.tolist(), g.axis.tolist(),
-               g.xtilt.tolist(), g.shift.tolist(), g.dose.tolist(), g.acq_order.tolist(), g.magnification.tolist(),
-               stage_tilt(series).tolist()]
-    if c is not None:
-        numbers += [c.optics.voltage, c.optics.cs, c.optics.amplitude_contrast] + [
-            v.tolist() for v in (c.defocus_u, c.defocus_v, c.angle, c.phase, c.bfactor)]
-        numbers.append(None if c.scale is None else c.scale.tolist())
-    if g.deformation is not None:
-        numbers += g.deformation.numbers()
-    files = [[os.path.abspath(path)] + state(path) for path in sorted({p for p, _ in series.images})]
-    return [numbers, [s for _, s in series.images], files]
-
-
-# What says where files are or how fast to be, what a fingerprint has in another form (the positions), and what only
-# the table at the end depends on.
-_NO_SETTINGS = ("output", "device", "threads", "memory", "tomograms", "particles", "coordinates_pixel_size",
-                "normalized", "centre", "allow_loss", "star", "format", "relative_paths", "per_series", "source",
-                "motion", "species", "optimisation_set", "reader", "all_columns")
+    return [series.numbers(), [[os.path.abspath(path)] + state(path) for path in sorted(
+        {path for path, _ in series.images})]]
 
 
 def settings(options):
@@ -258,4 +364,4 @@ def settings(options):
     -------
     dict
     """
-    return {k: v for k, v in to_dict(options).items() if k not in _NO_SETTINGS}
+    return affecting(options, "images")

@@ -59,11 +59,17 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
 
     def _job(self):
         """Return the job without its tilt series. Paths are absolute: a queue may start it in any folder."""
-        return {"verb": self.VERB, "options": dict(
-            self._optionValues(), output=os.path.abspath(self._getExtraPath()),
-            **{name: os.path.abspath(path) for name, path in self._jobInputs().items()})}
+        options = dict(self._optionValues(), output=os.path.abspath(self._getExtraPath()),
+                       **{name: os.path.abspath(path) for name, path in self._jobInputs().items()})
+        if "centre" in options and not self._fromTables():
+            options["centre"] = "relion"  # the tables that we write count in angstrom from the centre
+        return {"verb": self.VERB, "options": options}
 
     # --------------------------- UTILS functions -----------------------------
+    def _fromTables(self):
+        """Tell whether the job reads tables of other programs, and not those that are made of sets."""
+        return False
+
     def _optionValues(self):
         """Return what the form says for the options of the verb, as plain values."""
         return optionValues(self, self.VERB)

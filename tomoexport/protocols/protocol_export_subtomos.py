@@ -77,12 +77,6 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         return {"tomograms": self._getExtraPath("input", "tomograms.star"),
                 "particles": self._getExtraPath("input", "particles.star")}
 
-    def _job(self):
-        job = super()._job()
-        # The tables that the job reads are in angstrom from the centre already.
-        job["options"]["centre"] = "relion"
-        return job
-
     def _checkResult(self, result):
         for particle in result["particles"]:
             if particle["kept"]:

@@ -3,7 +3,6 @@
 import os
 from dataclasses import fields
 from pathlib import Path
-from types import SimpleNamespace
 
 from pyworkflow.object import Pointer
 from pyworkflow.protocol import EnumParam, PointerParam
@@ -20,20 +19,28 @@ from ..convert import (
     subsets,
     to_scipion,
 )
-from ..io import mrc, particlestar
+from ..io import mrc
 from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
+from ..io.project import read_project
 from ..io.relion5 import write_project
-from ..jobs import pseudosubtomo
+from ..jobs import pseudosubtomo, windows
+from ..jobs.particles import read_table
 from ..jobs.runner import verb_module
-from ..jobs.tiltseries import load
-from ..options import VERBS, from_dict
+from ..jobs.tiltseries import given
+from ..options import VERBS, ParticleTableOptions, TiltSeriesOptions, from_dict
 from .form import addCompute, addOptions, optionValues
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
 PARTICLES, PROJECTED, COORDINATES = "relionParticles", "projected2DCoordinates", "Coordinates"
 SETS, TABLES = "inputFrom == 0", "inputFrom == 1"
+FILES = ("optimisation_set", "tomograms", "particles", "motion", "source")
+# What the sets of the project say themselves.
+BESIDE = tuple(spec.name for kind in (TiltSeriesOptions, ParticleTableOptions) for spec in fields(kind)
+               if spec.name not in FILES + ("hand", "centre"))
+# All other options are below the input, in their order.
+ELSEWHERE = FILES + BESIDE + ("hand", "centre", "output", "bad_pixels", "device", "threads", "memory")
 
 
 class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
@@ -51,9 +58,6 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
                         FAILED: SetOfTiltSeries}
     VERB, SECTION = "pseudosubtomo", "Extract"
     PAIRED = True  # every particle belongs to a coordinate
-    FILES = ("optimisation_set", "tomograms", "particles", "motion", "tomogram_size")
-    # All others are below the input, in their order.
-    ELSEWHERE = FILES + ("output", "device", "threads", "memory")
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -91,14 +95,13 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
                       "made from: they are called the same (tsId). Excluded views take no part. Refined "
                       "pseudo-subtomograms and RELION's tables have their own; given here as well, they are what the "
                       "projected centres are shown on.")
-        addOptions(form, self.VERB, *self.FILES, condition=TABLES)
+        addOptions(form, self.VERB, *FILES, *BESIDE, condition=TABLES)
         self._defineTomograms(form)
-        addOptions(form, "subtomo", "hand", condition=SETS)
-        addOptions(form, "subtomo", "centre")
+        addOptions(form, self.VERB, "hand", "centre")
         addTransformCentre(form, condition=SETS)
         form.addSection(self.SECTION)
         addOptions(form, self.VERB, *[spec.name for spec in fields(VERBS[self.VERB])
-                                      if spec.name not in self.ELSEWHERE])
+                                      if spec.name not in ELSEWHERE])
         addCompute(form, self.VERB, threads=3)
 
     def _defineTomograms(self, form):
@@ -120,7 +123,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
 
     def _convertSets(self, names):
         """Write the tables of tilt series and particles; return what was excluded or assumed."""
-        values = optionValues(self, "subtomo")
+        values = optionValues(self, self.VERB)
         frames = positions.frames(self._coordinates().getPrecedents())
         series, notes, failures = from_scipion.tilt_series_set(
             self.inputTS.get(), names, self.inputCtfTs.get(), {n: f.size for n, f in frames.items()}, values["hand"],
@@ -138,7 +141,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
 
     def _jobInputs(self):
         if self._fromTables():
-            return {name: value for name, value in self._optionValues().items() if value and name in self.FILES[:-1]}
+            return {name: value for name, value in self._optionValues().items() if value and name in FILES}
         if self._isAgain():
             motion = self._items().getTrajectoriesStar()
             return dict({"tomograms": self._items().getTomogramsStar(), "particles": self._table()},
@@ -164,7 +167,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
             self._addProjected(done)
 
     def _addParticles(self, count):
-        values, centre = self._optionValues(), optionValues(self, "subtomo")["centre"]
+        values, centre = self._optionValues(), optionValues(self, self.VERB)["centre"]
         series = self._series()
         particles = pseudosubtomos.read_table(self._getExtraPath(), count)
         coordinates = self._addCoordinates(centre) if self._fromTables() else self._coordinatesPointer()
@@ -178,7 +181,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
             acquisition = acquisitions[series[0].ts_id] if source is None else source.getAcquisition()
             output = pseudosubtomos.relion_set(
                 plugin, self._getPath(), whole, particles, coordinates, tsSamplingRate=pixel_size,
-                relionBinning=values["binning"], boxSize=pseudosubtomo.crop(from_dict(self.VERB, values)),
+                relionBinning=values["binning"], boxSize=windows.crop(from_dict(self.VERB, values)),
                 are2dStacks=values["stack2d"], acquisition=acquisition)
         else:
             output = self._createSetOfSubTomograms()
@@ -238,22 +241,24 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
 
     def _optionValues(self):
         values = super()._optionValues()
-        return values if self._fromTables() else dict(values, **dict.fromkeys(self.FILES, ""))
+        if self._fromTables():
+            return values
+        plain = {spec.name: spec.default for spec in fields(VERBS[self.VERB])}
+        return dict(values, **{name: plain[name] for name in FILES + BESIDE})
 
     def _tables(self):
         """Options of the job with the tables that it reads."""
-        return pseudosubtomo.completed(from_dict(self.VERB, dict(self._optionValues(), **self._jobInputs())))
+        return windows.completed(from_dict(self.VERB, dict(self._optionValues(), **self._jobInputs())))
 
     def _diameter(self):
         """Side of what is extracted, angstrom."""
         options = self._tables()
-        return pseudosubtomo.crop(options) * options.binning * self._series()[0].geometry.pixel_size
+        return windows.crop(options) * options.binning * self._series()[0].geometry.pixel_size
 
     def _series(self):
         """The tilt series as the job reads them."""
         options = self._tables()
-        return load(SimpleNamespace(tomograms=options.tomograms, tomogram_size=options.tomogram_size,
-                                    pixel_size=float("inf")), False)[0]
+        return read_project(options.tomograms, given=given(options))
 
     def _named(self, path):
         """Path as tables name it: relative to the project, where RELION is run, for what is in it."""
@@ -281,7 +286,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         """Tilt series that take part, what is missing where, and how many particles are lost by that."""
         if self._fromTables():
             series = self._series()
-            named = set(particlestar.read_particles(self._tables().particles, series)[0].names())
+            named = set(read_table(self._tables(), series, True)[0].names())
             return [one.ts_id for one in series if one.ts_id in named], [], 0
         if self._isAgain():
             counts = refined.counts(self._items())
@@ -354,7 +359,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
                 self.inputCtfTs.get() is not None) else []
         if self.inputTS.get() is None or self.inputCtfTs.get() is None:
             return []
-        return from_scipion.doubts(self.inputTS.get(), self._seriesIds(), hand=optionValues(self, "subtomo")["hand"],
+        return from_scipion.doubts(self.inputTS.get(), self._seriesIds(), hand=optionValues(self, self.VERB)["hand"],
                                    size_known=True)
 
     def _methods(self):

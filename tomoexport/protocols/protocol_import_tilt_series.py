@@ -1,11 +1,18 @@
 """Aligned tilt series and their CTFs from a RELION 5 project, or from Warp's XML."""
 
+from dataclasses import replace
+
 from pyworkflow.protocol import LEVEL_ADVANCED, BooleanParam, FileParam, FolderParam
 from tomo.objects import SetOfCTFTomoSeries, SetOfTiltSeries
 
 from ..convert import import_files, to_scipion
+from ..errors import InputError
 from ..io.project import read_project
 from ..jobs import report
+from ..jobs.statements import unfollowed
+from ..jobs.tiltseries import given
+from ..options import from_dict
+from .form import addOptions, optionValues
 from .protocol_base import ProtTomoExportBase
 
 
@@ -18,6 +25,9 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
     """
 
     _label = "import aligned tilt series"
+    #: What files may lack.
+    BESIDE = ("tomogram_size", "image_pixel_size", "alignment_pixel_size", "xf_centre", "hand", "exposure_dose",
+              "voltage", "cs", "amplitude_contrast")
     _possibleOutputs = {"TiltSeries": SetOfTiltSeries, "CTFs": SetOfCTFTomoSeries}
 
     # -------------------------- DEFINE param functions -----------------------
@@ -30,6 +40,7 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
         form.addParam("projectFolder", FolderParam, default="", label="Project folder", help="Folder that the paths in "
                       "the tables are relative to, as RELION writes them. Leave it empty to try the folders above the "
                       "file.")
+        addOptions(form, "reconstruct", *self.BESIDE)
         form.addParam("makeStacks", BooleanParam, default=True, expertLevel=LEVEL_ADVANCED,
                       label="Gather single images into stacks", help="Other plugins expect one stack per tilt series. "
                       "With No, images in files of their own stay there; the protocols of this plugin read them too. "
@@ -42,13 +53,12 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
     # --------------------------- STEPS functions -----------------------------
     def importStep(self, key):
         """Link the images and make the sets."""
-        series = self._read()
+        series, lost = self._usable()
         tilt_series = self._createSetOfTiltSeries()
         tilt_series.setSamplingRate(series[0].geometry.pixel_size)
         tilt_series.setAcquisition(to_scipion.acquisition(series[0]))
-        ts_ids, with_ctf, notes = to_scipion.ts_ids_of([one.ts_id for one in series]), [], []
+        ts_ids, with_ctf, notes = to_scipion.ts_ids_of([one.ts_id for one in series]), [], list(lost)
         for one in series:
-            one.check_files()
             ts_id = ts_ids[one.ts_id]
             places = import_files.gather(one, self._getExtraPath(), ts_id, self.makeStacks.get())
             to_scipion.add_tilt_series(tilt_series, one, ts_id, places)
@@ -56,9 +66,8 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
             notes.append("%s: %d tilts%s" % (ts_id, one.geometry.n_tilts,
                                              ", %d excluded" % excluded if excluded else ""))
             notes += ["%s: %s." % (ts_id, note) for note in one.notes]
-            if one.geometry.deformation is not None:
-                notes.append("%s: its local alignment (movement, warping) is left out, for Scipion's tilt series have "
-                             "no place for it. The command line follows it." % ts_id)
+            notes += [str(problem) for problem in unfollowed("Scipion's tilt series", ts_id, one.statements,
+                                                             local=False)]
             if ts_id != one.ts_id:
                 notes.append("%s is called %s here: Scipion allows letters, digits and underscores."
                              % (one.ts_id, ts_id))
@@ -76,14 +85,34 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
         self._note(notes)
 
     # --------------------------- UTILS functions -----------------------------
-    def _read(self):
-        return read_project(self.tomogramsStar.get(), base=self.projectFolder.get() or None)
+    def _usable(self):
+        """Tilt series that can be imported, and why the others cannot be."""
+        how = from_dict("reconstruct", optionValues(self, "reconstruct"))
+        project = read_project(self.tomogramsStar.get(), given=replace(
+            given(how), base=self.projectFolder.get() or None))
+        lost = dict(project.left_out, **{name: str(fault) for name, fault in project.faults.items()})
+        series = []
+        for one in project:
+            try:
+                if one.optics is None:
+                    raise one.no_ctf or InputError(one.ts_id, "voltage, spherical aberration and amplitude contrast "
+                                                   "are not known", "Give them in the form")
+                one.check_files()
+                series.append(one)
+            except InputError as error:
+                lost[one.ts_id] = str(error)
+        if not series:
+            raise InputError(self.tomogramsStar.get(), "none of its tilt series can be imported: " + " ".join(
+                lost.values()) if lost else "it names no tilt series", "Correct the files, or give what they lack")
+        return series, ["%s is left out: %s" % pair for pair in lost.items()] + list(project.notes)
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
-        for one in self._read():
-            one.check_files()
+        self._usable()
         return []
+
+    def _doubts(self):
+        return self._usable()[1]
 
     def _methods(self):
         return ["Aligned tilt series were imported from %s." % self.tomogramsStar.get()]

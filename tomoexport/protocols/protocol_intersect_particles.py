@@ -4,7 +4,7 @@ from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import positions, subsets
-from .form import addCompute, addOptions, optionValues
+from .form import addCompute, addOptions
 from .protocol_base import ProtTomoExportBase
 
 
@@ -30,7 +30,7 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
                       label="New particles", help="Coordinates picked at any pixel size, or sub-tomograms, whose "
                       "refined shifts are applied to the positions. Tomograms are matched by tsId.")
         addOptions(form, self.VERB, "only_old", "both", "only_new", "tolerance", "sources", "matching")
-        addOptions(form, "subtomo", "centre")
+        addOptions(form, self.VERB, "centre")
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------
@@ -76,7 +76,7 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
 
     # --------------------------- UTILS functions -----------------------------
     def _centre(self):
-        return optionValues(self, "subtomo")["centre"]
+        return self._optionValues()["centre"]
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):

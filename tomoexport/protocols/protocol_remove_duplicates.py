@@ -4,7 +4,7 @@ from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import subsets
-from .form import addCompute, addOptions, optionValues
+from .form import addCompute, addOptions
 from .protocol_base import ProtTomoExportBase
 
 
@@ -28,7 +28,7 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
                       "applied to the positions. Scipion's score counts as rlnAutopickFigureOfMerit if there is no "
                       "such column.")
         addOptions(form, self.VERB, "distance", "score")
-        addOptions(form, "subtomo", "centre")
+        addOptions(form, self.VERB, "centre")
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------
@@ -66,7 +66,7 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
 
     # --------------------------- UTILS functions -----------------------------
     def _centre(self):
-        return optionValues(self, "subtomo")["centre"]
+        return self._optionValues()["centre"]
 
     # --------------------------- INFO functions ------------------------------
     def _outputLines(self):

@@ -8,7 +8,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import attributes, subsets
 from ..io.exportedparticles import path_beside
-from .form import addCompute, addOptions, optionValues
+from .form import addCompute, addOptions
 from .protocol_base import ProtTomoExportBase
 
 
@@ -36,7 +36,7 @@ class ProtTomoExportSelect(ProtTomoExportBase):
         form.addParam("indexedFile", FileParam, label="Table of the index", help="The STAR file that the analysis "
                       "read, if it was not the export's own but a part of it: an index counts in this.")
         addOptions(form, self.VERB, "counts", "exclude", "tolerance")
-        addOptions(form, "subtomo", "centre")
+        addOptions(form, self.VERB, "centre")
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------
@@ -82,7 +82,7 @@ class ProtTomoExportSelect(ProtTomoExportBase):
 
     # --------------------------- UTILS functions -----------------------------
     def _centre(self):
-        return optionValues(self, "subtomo")["centre"]
+        return self._optionValues()["centre"]
 
     def _exported(self):
         """Return the table that the export left; an empty text if there is none."""

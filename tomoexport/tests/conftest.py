@@ -33,3 +33,23 @@ def shim_runtime(tmp_path_factory):
     if not shim.compiler():
         pytest.skip("no C++ compiler: install g++ to compile the CUDA source for the CPU")
     return shim.ShimRuntime(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture(scope="session")
+def simulated(tmp_path_factory):
+    """Simulated projects, each made once for all tests: ``simulated(preset, **options)`` gives its folder.
+
+    Whoever changes files, or writes beside them, takes a copy.
+    """
+    from tomoexport.jobs import runner
+    made = {}
+
+    def simulate(preset, **options):
+        key = (preset, *sorted(options.items()))
+        if key not in made:
+            folder = tmp_path_factory.mktemp(preset)
+            runner.run({"verb": "simulate", "options": dict(options, preset=preset, output=str(folder))})
+            made[key] = folder
+        return made[key]
+
+    return simulate

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tomoexport.engine import transforms
-from tomoexport.engine.backend import Backend
+from tomoexport.engine.backend import Backend, CudaBackend
 from tomoexport.engine.kernels import gpu
 
 
@@ -61,6 +61,7 @@ class ShimBackend(Backend):
     """A GPU that the CPU plays."""
 
     fft: Any = CupyTransforms
+    is_out_of_memory = CudaBackend.is_out_of_memory
 
     def free_bytes(self):
         return 1 << 34

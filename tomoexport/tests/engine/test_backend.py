@@ -132,7 +132,7 @@ def test_a_limit_of_the_pool_is_kept_to(limit, expected):
     pool = types.SimpleNamespace(free_bytes=lambda: 200, used_bytes=lambda: 200, get_limit=lambda: limit)
     xp = types.SimpleNamespace(get_default_memory_pool=lambda: pool, cuda=types.SimpleNamespace(
         Device=lambda number: types.SimpleNamespace(mem_info=(1000, 4000))))
-    assert backend.Backend("cuda", xp).free_bytes() == expected
+    assert backend.CudaBackend("cuda", xp).free_bytes() == expected
 
 
 def test_memory_is_known():

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tomoexport.engine import copies
-from tomoexport.engine.backend import Backend
-from tomoexport.engine.copies import CopyStream, Fetched, Ring, copier
+from tomoexport.engine.backend import Backend, CudaBackend
+from tomoexport.engine.copies import CopyStream, Fetched, Ring
 from tomoexport.engine.normalise import normalise_volume, normalise_volumes
 
 SOON = 20.0  # seconds, after which something hangs
@@ -172,7 +172,7 @@ def test_upload_through_two_small_buffers(stream, monkeypatch, count):
 
 
 def test_nothing_is_copied_on_the_cpu():
-    copies, array = copier(Backend("cpu"), 3), np.arange(3)
+    copies, array = Backend("cpu").copies(3), np.arange(3)
     fetched = copies.fetch(array, array)
     assert copies.upload(array) is array and all(a is array for a in fetched.wait())
     fetched.release()
@@ -248,7 +248,7 @@ def test_what_is_asked_of_cupy(pinned):
     stream.lead(mark)
     assert mark == ("event", True, True)  # a thread that waits for it sleeps
     assert xp.log == [("copy", "waits for", "compute"), ("compute", "waits for", mark)]
-    assert isinstance(copier(Backend("cuda", xp), 2), Ring)
+    assert isinstance(CudaBackend("cuda", xp).copies(2), Ring)
 
 
 # ------------------------------------------------------------------------------------------------ work on the device

@@ -35,7 +35,7 @@ def test_F07_more_values_than_columns(project):
     lines[row] += " 30000.0"
     with open(project.tilts(), "w") as handle:
         handle.write("\n".join(lines) + "\n")
-    project.refused("reconstruct", "%s:%d" % (project.tilts(), row + 1), "values for", "quotes")
+    project.alone("reconstruct", "TS_01", "%s:%d" % (project.tilts(), row + 1), "values for", "quotes")
 
 
 @pytest.mark.parametrize("value", ("nan", "inf", ""))
@@ -109,12 +109,12 @@ def test_F16_all_doses_equal(project, dose):
 
 def test_F16_dose_is_no_number(project):
     project.put(project.tilts(), "rlnMicrographPreExposure", 1, "nan")
-    project.refused("subtomo", project.tilts(), "dose of tilt 2 is not a finite number")
+    project.alone("subtomo", "TS_01", project.tilts(), "dose of tilt 2 is not a finite number")
 
 
 def test_F16_dose_missing(project):
     project.drop(project.tilts(), "rlnMicrographPreExposure")
-    project.refused("subtomo", project.tilts(), "no column rlnMicrographPreExposure", "0 for series that are")
+    project.alone("subtomo", "TS_01", project.tilts(), "no column rlnMicrographPreExposure", "0 for series that are")
 
 
 @pytest.mark.parametrize("n", (1, 2))
@@ -148,7 +148,7 @@ def test_F17_no_tilt(project, verb):
 
 def test_F17_empty_table(project):
     project.edit(project.tilts(), lambda columns: [values.clear() for values in columns.values()])
-    project.refused("reconstruct", project.tilts(), "no tilt images")
+    project.alone("reconstruct", "TS_01", project.tilts(), "no tilt images")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -167,7 +167,7 @@ def test_F18_no_underfocus(project, verb, defocus):
 @pytest.mark.parametrize("verb", VERBS)
 def test_F18_impossible_defocus(project, verb):
     project.put(project.tilts(), "rlnDefocusV", 1, "1000000.0")
-    project.refused(verb, project.tilts(), "defocus 1e+06 A", "below 500000")
+    project.alone(verb, "TS_01", project.tilts(), "defocus 1e+06 A", "below 500000")
 
 
 @pytest.mark.parametrize("change", ("wrapped", "exchanged"))
@@ -211,7 +211,9 @@ def test_F20_impossible_optics(project, column, value, cause):
 @pytest.mark.parametrize("column", ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"))
 def test_F20_missing_optics(project, column):
     project.drop(project.tomograms, column)
-    project.refused("reconstruct", "tomograms.star:", "no column " + column, "Give voltage")
+    words = "tomograms.star:", "no column " + column, "Give voltage"
+    project.refused("reconstruct", *words)
+    assert_told(project.refused("subtomo", *words), ["--"])
 
 
 @pytest.mark.parametrize("column, name", (("rlnSphericalAberration", "spherical aberration"),
@@ -229,12 +231,13 @@ def test_F20_optics_of_zero(project, column, name):
 @pytest.mark.parametrize("verb", VERBS)
 def test_F21_alignment_missing(project, verb):
     project.drop(project.tilts(), "rlnTomoYTilt", "rlnTomoZRot")
-    project.refused(verb, project.tilts(), "alignment is missing", "rlnTomoYTilt, rlnTomoZRot", "Align the tilt series")
+    project.alone(verb, "TS_01", project.tilts(), "alignment is missing", "rlnTomoYTilt, rlnTomoZRot",
+                  "Align the tilt series")
 
 
 def test_F21_alignment_of_one_view_missing(project):
     project.put(project.tilts(), "rlnTomoXShiftAngst", 1, "")
-    project.refused("reconstruct", project.tilts(), "shift of tilt 2 is not a finite number")
+    project.alone("reconstruct", "TS_01", project.tilts(), "shift of tilt 2 is not a finite number")
 
 
 def test_F22_trimmed_tomogram(project):
@@ -297,14 +300,15 @@ def test_F24_mirrored_projection(project):
     def mirror(values):
         values[1, 0] *= -1
     matrices(project, mirror)
-    project.refused("reconstruct", project.tilts(), "mirrors the specimen", "rlnTomoProjX/Y/Z must be a rotation")
+    project.alone("reconstruct", "TS_01", project.tilts(), "mirrors the specimen",
+                  "rlnTomoProjX/Y/Z must be a rotation")
 
 
 def test_F24_singular_projection(project):
     def flatten(values):
         values[1, 0, :3] = 0
     matrices(project, flatten)
-    project.refused("subtomo", project.tilts(), "singular")
+    project.alone("subtomo", "TS_01", project.tilts(), "singular")
 
 
 def test_F24_projection_that_is_a_rotation_passes(project):

@@ -46,6 +46,14 @@ def test_F11_names_that_look_alike_as_files(project):
     assert table.text("rlnTomoName") == ["a/b"] * 4 + ["a b"] * 4
 
 
+def faulty(project, which, *words):
+    """See that a table of a tilt series stops that series alone, and any other table everything."""
+    if which == "tilts":
+        project.alone("subtomo", "TS_01", *words)
+    else:
+        project.refused("subtomo", *words)
+
+
 def lines_of(path):
     with open(path) as handle:
         return handle.read().splitlines()
@@ -105,7 +113,7 @@ def test_F25_malformed_table(project, which, change, cause):
     row = spoil(path, change)
     # Errors in a row name its line.
     place = "%s:%d" % (path, row) if change in (short_row, long_row, garbage) else path
-    project.refused("subtomo", place, cause)
+    faulty(project, which, place, cause)
 
 
 def test_F25_malformed_table_of_subtomograms(project):
@@ -128,7 +136,7 @@ def test_F25_block_of_another_name(project, which, cause):
     path = project.tilts() if which == "tilts" else getattr(project, which)
     spoil(path, misnamed_block)
     if cause:
-        project.refused("subtomo", path, cause)
+        faulty(project, which, path, cause)
     else:
         assert project.check("subtomo")[0] == 0
 
@@ -138,7 +146,7 @@ def test_F25_block_of_another_name(project, which, cause):
 def test_F25_table_without_rows(project, which, cause):
     path = project.tilts() if which == "tilts" else getattr(project, which)
     spoil(path, no_rows)
-    project.refused("subtomo", path, cause)
+    faulty(project, which, path, cause)
 
 
 @pytest.mark.parametrize("which, column", (
@@ -148,16 +156,16 @@ def test_F25_table_without_rows(project, which, cause):
 def test_F25_missing_column(project, which, column):
     path = project.tilts() if which == "tilts" else getattr(project, which)
     project.drop(path, column)
-    project.refused("subtomo", path, column.replace("rlnCenteredCoordinateYAngst", "rlnCoordinateX"))
+    faulty(project, which, path, column.replace("rlnCenteredCoordinateYAngst", "rlnCoordinateX"))
 
 
 @pytest.mark.parametrize("which", ("tomograms", "particles", "tilts"))
 def test_F25_no_star_file(project, which):
     path = project.tilts() if which == "tilts" else getattr(project, which)
     shutil.copy(project.stack(), path)
-    project.refused("subtomo", path, "binary file")
+    faulty(project, which, path, "binary file")
     os.unlink(path)
-    project.refused("subtomo", path, "no such file")
+    faulty(project, which, path, "no such file")
 
 
 def crlf(text):

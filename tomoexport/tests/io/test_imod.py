@@ -108,11 +108,32 @@ def test_the_first_number_of_offset_adds_to_the_angles(files):
     assert np.allclose(g.tilt, files.geometry.tilt + 3.5) and np.allclose(g.shift, files().shift)
 
 
-def test_the_second_number_of_offset_moves_the_axis_to_the_right(files):
-    """The axis is where the tomogram centre is seen in aligned images."""
+def test_the_second_number_of_offset_moves_the_axis_and_not_the_specimen(files):
+    """A point r is seen at ``[R (r - o x)]_x + o`` across the axis (measured beside IMOD 4.8.2): at zero tilt where it
+    was, and o (1 - cos tilt) further to the right elsewhere.
+    """
+    o = 6 * PIXEL
     g, plain = files("OFFSET 0. 6"), files()
-    there, before = (np.einsum("tij,tj->ti", to_imod_transform(plain)[:, :2, :2], one.shift) for one in (g, plain))
-    assert np.allclose(there - before, (6 * PIXEL, 0))
+    seen, before = (np.einsum("tij,ntj->nti", to_imod_transform(plain)[:, :2, :2], one.project(POINTS).xy)
+                    for one in (g, plain))
+    assert np.ptp(g.tilt) > 60
+    assert np.allclose((seen - before)[..., 0], o * (1 - np.cos(np.deg2rad(g.tilt))), atol=1e-6)
+    assert np.allclose((seen - before)[..., 1], 0, atol=1e-6)
+
+
+def test_offset_is_measured_in_the_tomogram_of_imod(files):
+    """IMOD's numbers: the specimen seen with the axis 12 px right of the images' centre lies there at zero tilt.
+
+    Median of 30 beads in tomograms of IMOD 4.8.2: x 11.50 with OFFSET 0 12, -0.50 without, voxels from the true place
+    counted about voxel N//2; IMOD's centre is half a voxel lower.
+    """
+    turned, flat = files("OFFSET 0 12"), files()
+    to_image = np.linalg.inv(to_imod_transform(flat)[:, :2, :2])
+    seen = flat.project(POINTS).xy + to_image @ (12 * PIXEL, 0.0)
+    corner, *ends = turned.project(np.vstack([np.zeros(3), np.eye(3)])).xy
+    along = np.stack([end - corner for end in ends], -1).reshape(-1, 3)
+    found = np.array([np.linalg.lstsq(along, (xy - corner).ravel(), rcond=None)[0] for xy in seen])
+    assert np.allclose((found - POINTS) / PIXEL, (12.0, 0.0, 0.0), atol=0.02)
 
 
 def test_a_section_that_rises_becomes_flat(files):
@@ -168,7 +189,8 @@ def test_a_real_tilt_com():
     folder = need_shared("data", "mdoc", "TS_017")
     com = imod.read_tilt_com(str(folder / "tilt.com"))
     assert com == {"OFFSET": [0.0], "SHIFT": [0.0, 0.0], "XAXISTILT": [0.0], "FULLIMAGE": [4096.0, 4096.0],
-                   "IMAGEBINNED": [1.0], "THICKNESS": [1500.0]}
+                   "IMAGEBINNED": [1.0], "THICKNESS": [1500.0], "SUBSETSTART": [0.0, 0.0], "TILTFILE": "017.tlt",
+                   "INPUTPROJECTIONS": "017.ali"}
     angles = imod.read_angles(str(folder / "017.tlt"))
     assert len(angles) == 60 and angles[0] == -52.01 and angles[-1] == 65.97
 
@@ -224,10 +246,10 @@ def test_what_a_series_of_imod_lacks_is_named(tmp_path):
     shutil.copytree(str(folder / "imod" / "TS_01"), str(tmp_path / "a"))
     path = str(tmp_path / "a" / "TS_01.xf")
     with pytest.raises(InputError, match="no stack of images TS_01.st"):
-        project.read_project(path)
+        project.read_project(path).complete()
     os.symlink(str(folder / "tiltseries" / "TS_01.mrcs"), str(tmp_path / "a" / "TS_01.mrcs"))
     with pytest.raises(InputError, match="thickness.*--tomogram-size"):
-        project.read_project(path)
+        project.read_project(path).complete()
     (tmp_path / "a" / "tilt.com").write_text("$tilt -StandardInput\nTHICKNESS 120\nFULLIMAGE 320 320\n")
     one = project.read_project(path)[0]
     assert one.ts_id == "TS_01" and one.ctf is None and one.geometry.size_px[2] == 120

@@ -12,8 +12,9 @@ from tomoexport.engine.ctf import Ctf
 from tomoexport.engine.deformation import Deformation
 from tomoexport.errors import InputError
 from tomoexport.io import mrc, project, relion5, star, warpxml
+from tomoexport.io.given import Given
 from tomoexport.jobs import runner
-from tomoexport.jobs.tiltseries import identity, load
+from tomoexport.jobs.tiltseries import Requirements, identity, load
 from tomoexport.tests.io import warpfiles
 from tomoexport.tests.io.warpfiles import column, grid
 from tomoexport.tests.shared import need_shared
@@ -42,8 +43,8 @@ def golden_rows():
 def golden():
     points, rows = golden_rows()
     assert rows.shape == (14, 41, 8)
-    series = warpxml.read_series(str(need_shared("data", "warp", "TS_1", "TS_1.xml")), (4092, 5760),
-                                 volume_size=tuple(n * PIXEL for n in (4000, 5700, 1000)))
+    series = warpxml.read_series(str(need_shared("data", "warp", "TS_1", "TS_1.xml")), Given(
+        image_shape=(4092, 5760), volume_size=tuple(n * PIXEL for n in (4000, 5700, 1000))))
     return points, rows, series
 
 
@@ -110,7 +111,8 @@ def test_a_wrong_sign_of_each_kind_is_noticed(golden, what, noticed):
 def test_warps_import_of_an_alignment_is_read():
     """Offsets and axis as they stand, the tilt with our sign; nothing local, and no CTF yet."""
     path = need_shared("data", "warp", "xf_import", "00254.xml")
-    series = warpxml.read_series(str(path), (3838, 3710), 1.35, (5400, 5400, 2700))
+    series = warpxml.read_series(str(path), Given(image_shape=(3838, 3710), pixel_size=1.35,
+                                                  volume_size=(5400, 5400, 2700)))
     g = series.geometry
     tlt = np.loadtxt(str(need_shared("data", "warp", "xf_import", "00254.tlt")))
     assert np.allclose(g.tilt, -tlt, atol=1e-9) and np.allclose(g.axis, -4.2999735)
@@ -125,7 +127,7 @@ def test_an_early_file_in_two_byte_letters_is_read():
     path = str(need_shared("data", "mdoc", "TS_017", "017.xml"))
     with pytest.raises(InputError, match="how large the tomogram is"):
         warpxml.read_series(path)
-    g = warpxml.read_series(path, volume_size=(8000, 8000, 3000)).geometry
+    g = warpxml.read_series(path, Given(volume_size=(8000, 8000, 3000))).geometry
     assert g.image_shape == (4096, 4096) and g.pixel_size == 1.971 and g.n_tilts == 60
     assert np.isclose(g.axis[0], 83.22321) and np.isclose(g.tilt[0], 52)
     local = g.deformation
@@ -142,7 +144,7 @@ def test_a_series_of_warpylib_written_as_xml_is_projected_alike(tmp_path):
     volume = tuple(peer["volume_size_angstrom"])
     path = warpfiles.write(tmp_path / "peer.xml", lines, {"VolumeDimensionsAngstrom": "%r, %r, %r" % tuple(
         float(v) for v in volume)}, grids=[grid("GridCTF", column(peer["defocus_um"]))])
-    series = warpxml.read_series(path, (192, 192), 8.0)
+    series = warpxml.read_series(path, Given(image_shape=(192, 192), pixel_size=8.0))
     found = series.geometry.project(peer["points_angstrom"] - np.array(volume) / 2)
     expected = peer["position_and_defocus"]
     assert np.abs(found.xy + 96 * 8.0 - expected[..., :2]).max() < 0.01
@@ -174,7 +176,7 @@ def read(tmp_path):
     def make(lines=None, attributes=None, shape=(40, 30), pixel=2.0, **how):
         attributes = dict(VOLUME, **(attributes or {}))
         path = warpfiles.write(tmp_path / "ts" / "TS_7.xml", lines or basic(), attributes, **how)
-        return warpxml.read_series(path, shape, pixel)
+        return warpxml.read_series(path, Given(image_shape=shape, pixel_size=pixel or 0.0))
     return make
 
 
@@ -285,7 +287,7 @@ def test_data_directory_and_base_are_searched(tmp_path, read):
     series = read(lines, {"DataDirectory": str(tmp_path / "data")})
     assert series.images[0][0] == str(tmp_path / "data" / "average" / "m.mrc")
     path = str(tmp_path / "ts" / "TS_7.xml")
-    assert warpxml.read_series(path, base=str(tmp_path / "first")).images[0][0] == str(
+    assert warpxml.read_series(path, Given(base=str(tmp_path / "first"))).images[0][0] == str(
         tmp_path / "first" / "average" / "m.mrc")
 
 
@@ -335,10 +337,12 @@ def test_a_folder_holds_tilt_series_and_other_things(tmp_path):
                         options={"PixelSize": "2"})
     warpfiles.write(tmp_path / "movie.xml", {}, root="Movie")
     (tmp_path / "broken.xml").write_text("nothing")
-    assert [s.ts_id for s in project.read_project(tmp_path)] == ["TS_10", "TS_2"]
+    found = project.read_project(tmp_path)
+    assert [s.ts_id for s in found] == ["TS_10", "TS_2"] and list(found.faults) == ["broken"]
+    assert "no valid XML" in str(found.faults["broken"]) and "movie.xml" in found.notes[0]
     assert [s.ts_id for s in project.read_project(str(tmp_path), ["TS_2"])] == ["TS_2"]
     assert [s.ts_id for s in project.read_project(str(tmp_path / "TS_2.xml"))] == ["TS_2"]
-    assert project.tables(str(tmp_path)) == [str(tmp_path / "TS_10.xml"), str(tmp_path / "TS_2.xml")]
+    assert found.files("TS_2") == [str(tmp_path / "TS_2.xml")]
     with pytest.raises(InputError, match="no tilt series TS_1"):
         project.read_project(str(tmp_path), ["TS_1"])
     with pytest.raises(InputError, match="no XML of a tilt series"):
@@ -347,8 +351,9 @@ def test_a_folder_holds_tilt_series_and_other_things(tmp_path):
 
 def test_a_star_file_is_relions(make_series, tmp_path):
     path = relion5.write_project(tmp_path, [make_series()])
-    one, = project.read_project(path)
-    assert one.ts_id == "TS_01" and project.tables(path) == [path]
+    one, = found = project.read_project(path)
+    assert one.ts_id == "TS_01" and found.files("TS_01") == [path, str(tmp_path / "tilt_series" / "TS_01.star")]
+    assert isinstance(found.source, relion5.RelionTables)
 
 
 # ---------------------------------------------------------------------- exports
@@ -461,12 +466,12 @@ def test_the_size_of_the_tomogram_can_be_given(simulated):
     folder, expected = simulated
     table = written(folder, "sizeless")
     sizes = {}
-    for path in project.tables(str(table)):
+    for path in map(str, sorted(table.glob("*.xml"))):
         with open(path) as file:
             text = file.read()
         with open(path, "w") as file:
             file.write(text.replace("VolumeDimensionsAngstrom", "Forgotten"))
-        sizes[path] = warpxml.read_series(path, size_px=(64, 60, 30)).geometry.volume_size
+        sizes[path] = warpxml.read_series(path, Given(size_px=(64, 60, 30))).geometry.volume_size
     assert set(sizes.values()) == {(512.0, 480.0, 240.0)}
     with pytest.raises(InputError, match="--tomogram-size"):
         export(folder, table, "sizeless_out")
@@ -475,4 +480,4 @@ def test_the_size_of_the_tomogram_can_be_given(simulated):
             export(folder, table, "sizeless_out", tomogram_size=wrong)
     assert unlike(expected, export(folder, table, "sizeless_out", tomogram_size="64x60x30")) < 1e-4
     how = options.from_dict("reconstruct", {"tomograms": str(table), "tomogram_size": "64 x 60 x 30"})
-    assert load(how, False)[0][0].geometry.volume_size == (512.0, 480.0, 240.0)
+    assert load("reconstruct", how, Requirements(ctf=False))[0][0].geometry.volume_size == (512.0, 480.0, 240.0)

@@ -5,7 +5,7 @@ import weakref
 import numpy as np
 import pytest
 
-from tomoexport.engine.backend import Backend
+from tomoexport.engine.backend import Backend, CudaBackend
 from tomoexport.engine.kernels import gpu
 from tomoexport.errors import UnitError
 from tomoexport.io import mrc
@@ -27,6 +27,9 @@ class Pool:
         Pool.released += 1
 
     def free_bytes(self):
+        return 0
+
+    def get_limit(self):
         return 0
 
 
@@ -66,8 +69,8 @@ class Device:
 
 
 def test_size_follows_free_memory():
-    assert batch_size(Backend("cuda", Device), 50) == 5
-    assert batch_size(Backend("cuda", Device), 10 ** 6) == 1
+    assert batch_size(CudaBackend("cuda", Device), 50) == 5
+    assert batch_size(CudaBackend("cuda", Device), 10 ** 6) == 1
     assert batch_size(Backend("cpu"), 50) == 1
 
 
@@ -80,7 +83,7 @@ def test_F38_batches_are_halved_until_they_fit(room):
             raise OutOfMemoryError
         done.extend(items)
 
-    run_halving(work, np.arange(20), Backend("cuda", Device), 50)
+    run_halving(work, np.arange(20), CudaBackend("cuda", Device), 50)
     assert done == list(range(20))
 
 
@@ -91,7 +94,7 @@ def test_F38_the_largest_that_fitted_is_known():
         if len(items) > next(room):
             raise OutOfMemoryError
 
-    assert run_halving(work, np.arange(4), Backend("cuda", Device), 50) == 2
+    assert run_halving(work, np.arange(4), CudaBackend("cuda", Device), 50) == 2
 
 
 def test_F38_one_particle_that_does_not_fit_is_an_error_with_numbers():
@@ -100,7 +103,7 @@ def test_F38_one_particle_that_does_not_fit_is_an_error_with_numbers():
 
     before, plans = Pool.released, Plans.cleared
     with pytest.raises(UnitError, match="one particle needs about 9.1 GB, 1 kB are free.*--device cpu"):
-        run_halving(work, np.arange(4), Backend("cuda", Device), 9.1e9)
+        run_halving(work, np.arange(4), CudaBackend("cuda", Device), 9.1e9)
     assert Pool.released > before and Plans.cleared > plans
 
 
@@ -109,7 +112,7 @@ def test_other_errors_are_left_alone():
         raise ValueError("no memory matter")
 
     with pytest.raises(ValueError):
-        run_halving(work, np.arange(4), Backend("cuda", Device), 50)
+        run_halving(work, np.arange(4), CudaBackend("cuda", Device), 50)
     with pytest.raises(OutOfMemoryError):
         run_halving(lambda items: (_ for _ in ()).throw(OutOfMemoryError()), np.arange(4), Backend("cpu"), 50)
 
@@ -125,26 +128,26 @@ def test_F38_transforms_without_memory_for_their_plans(text):
             raise error
 
     if text:
-        assert run_halving(work, np.arange(2), Backend("cuda", Device), 50) == 1 and tried == [2, 1, 1]
+        assert run_halving(work, np.arange(2), CudaBackend("cuda", Device), 50) == 1 and tried == [2, 1, 1]
     else:
         with pytest.raises(RuntimeError):
-            run_halving(work, np.arange(2), Backend("cuda", Device), 50)
+            run_halving(work, np.arange(2), CudaBackend("cuda", Device), 50)
 
 
 def test_plans_are_kept_within_half_of_the_free_memory():
-    Backend("cuda", Device).keep_plans()
+    CudaBackend("cuda", Device).keep_plans()
     assert Plans.size > 16 and Plans.memsize == 600
     Backend("cpu").keep_plans()
 
 
 @pytest.mark.parametrize("most, sizes", [(None, [16, 16, 8, 4, 1]), (7, [4] * 11 + [1]), (0, [1] * 45)])
 def test_batches_come_in_few_sizes(most, sizes):
-    batches = list(Batches(Backend("cuda", Device), 10, most).split(np.arange(45)))
+    batches = list(Batches(CudaBackend("cuda", Device), 10, most).split(np.arange(45)))
     assert [len(b) for b in batches] == sizes and np.concatenate(batches).tolist() == list(range(45))
 
 
 def test_F38_later_batches_are_as_small_as_what_fitted():
-    batches, tried, done, room = Batches(Backend("cuda", Device), 10), [], [], []
+    batches, tried, done, room = Batches(CudaBackend("cuda", Device), 10), [], [], []
 
     def work(items):
         tried.append(len(items))
@@ -172,7 +175,7 @@ def test_F38_another_try_finds_the_arrays_of_the_first_gone():
         if len(items) > 1:
             raise OutOfMemoryError
 
-    run_halving(work, np.arange(4), Backend("cuda", Device), 10)
+    run_halving(work, np.arange(4), CudaBackend("cuda", Device), 10)
     assert len(arrays) == 7
 
 

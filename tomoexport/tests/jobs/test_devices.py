@@ -34,7 +34,8 @@ class Fake:
         xp = types.SimpleNamespace(cuda=types.SimpleNamespace(Device=lambda number: types.SimpleNamespace(
             use=lambda: self.current.__setitem__(threading.get_ident(), number))))
         monkeypatch.setattr(backend, "list_gpus", lambda: [("GPU", 1)] * 3)
-        monkeypatch.setattr(backend, "_cuda", lambda n, threads: backend.Backend("cuda", xp, threads=threads, device=n))
+        monkeypatch.setattr(backend, "_cuda", lambda n, threads: backend.CudaBackend(
+            "cuda", xp, threads=threads, device=n))
         monkeypatch.setattr(runner, "verb_module", lambda verb: self)
 
     def plan(self, options, only=None):
@@ -262,7 +263,7 @@ def test_a_thread_that_cannot_be_started_ends_the_run(fake, monkeypatch):
 def test_a_device_that_breaks_is_told(fake, monkeypatch):
     def activate(self):
         raise BackendError("GPU %d fell off the bus" % self.device)
-    monkeypatch.setattr(backend.Backend, "activate", activate)
+    monkeypatch.setattr(backend.CudaBackend, "activate", activate)
     for device in ("cuda:1", "cuda:0,1"):
         with pytest.raises(BackendError, match="fell off the bus"):
             fake.run(device)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tomoexport.engine import copies
-from tomoexport.engine.backend import Backend, select_backend
+from tomoexport.engine.backend import Backend, CudaBackend, select_backend
 from tomoexport.io import mrc
-from tomoexport.jobs import particle, pseudosubtomo, runner, subtomo
+from tomoexport.jobs import extraction, particle, pseudosubtomo, runner, subtomo
 from tomoexport.tests.engine.test_copies import LazyStream
 from tomoexport.tests.jobs.test_batches import OutOfMemoryError, Plans
 
@@ -42,7 +42,7 @@ class Exports:
     def run(self, device, **values):
         out = self.folder / device
         if device == "cuda:0":
-            self.patch.setattr(runner, "select_backends", lambda *a: [Backend("cuda", Numpy(), threads=2)])
+            self.patch.setattr(runner, "select_backends", lambda *a: [CudaBackend("cuda", Numpy(), threads=2)])
             self.patch.setattr(copies, "CopyStream", lambda xp: self.stream)
             self.patch.setattr(subtomo, "reconstruct_subtomos", self.reconstruct)
             self.patch.setattr(mrc, "write", self.write)
@@ -93,10 +93,10 @@ def test_a_gpu_exports_what_the_cpu_does(exports, room, values):
 
 
 def test_the_ring_keeps_to_the_memory_limit(exports, monkeypatch):
-    monkeypatch.setattr(subtomo, "RING_BYTES", 5 * subtomo.result_bytes(16))
+    monkeypatch.setattr(extraction, "RING_BYTES", 5 * subtomo.result_bytes(16))
     exports.run("cuda:0")
     assert max(exports.sizes) == 4
-    monkeypatch.setattr(subtomo, "RING_BYTES", 1 << 30)
+    monkeypatch.setattr(extraction, "RING_BYTES", 1 << 30)
     needs = []
     real = subtomo.memory_needs
     monkeypatch.setattr(subtomo, "memory_needs", lambda *a: needs.append(real(*a)) or needs[-1])
@@ -143,7 +143,7 @@ def test_a_gpu_extracts_what_the_cpu_does(data, tmp_path, monkeypatch, room, val
         return extract
 
     expected = run("cpu")
-    monkeypatch.setattr(runner, "select_backends", lambda *a: [Backend("cuda", Numpy(), threads=2)])
+    monkeypatch.setattr(runner, "select_backends", lambda *a: [CudaBackend("cuda", Numpy(), threads=2)])
     monkeypatch.setattr(copies, "CopyStream", lambda xp: stream)
     for name in ("extract_stacks", "extract_volumes"):
         monkeypatch.setattr(pseudosubtomo, name, on_the_cpu(getattr(pseudosubtomo, name)))
@@ -169,7 +169,7 @@ def test_a_gpu_sums_what_the_cpu_does(data, tmp_path, monkeypatch, room):
         return real(stack, plan, position, *rest[:-1], select_backend("cpu", 1))
 
     expected = run("cpu")
-    monkeypatch.setattr(runner, "select_backends", lambda *a: [Backend("cuda", Numpy(), threads=2)])
+    monkeypatch.setattr(runner, "select_backends", lambda *a: [CudaBackend("cuda", Numpy(), threads=2)])
     monkeypatch.setattr(copies, "CopyStream", lambda xp: LazyStream())
     monkeypatch.setattr(particle, "sum_particles", sums)
     found = run("cuda:0")

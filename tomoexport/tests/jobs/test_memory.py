@@ -34,7 +34,7 @@ def test_how_many_threads_fit():
 
 def test_a_small_budget_takes_fewer_threads(data):
     free = subtomo.plan(options(data, memory=50.0))
-    needs = max((subtomo.memory_needs(unit, options(data)) for unit in free.units), key=lambda n: n.shared)
+    needs = max((unit.work.needs for unit in free.units), key=lambda n: n.shared)
     assert "for want of memory" not in "".join(free.lines())
     assert free.memory_bytes == needs.shared + 4 * needs.worker
     for fit in (1, 2, 3):

@@ -48,7 +48,7 @@ def test_tables_of_all_tilt_series_are_found_from_one(data, verb, picked):
     expected, _ = planned(data, "particles.star", verb)
     found, problems = planned(data, picked + "_match.star", verb, per_series=True)
     for name, unit in found.items():
-        own, other = unit.work["particles"], expected[name].work["particles"]
+        own, other = unit.work.particles, expected[name].work.particles
         np.testing.assert_allclose(own.position, other.position)
         np.testing.assert_allclose(own.rotation, other.rotation)
         assert unit.fingerprint == expected[name].fingerprint
@@ -58,7 +58,7 @@ def test_tables_of_all_tilt_series_are_found_from_one(data, verb, picked):
 
 def test_a_job_for_one_series_may_name_the_table_of_another(data):
     found, _ = planned(data, "TS_01_match.star", only=["TS_02"], per_series=True)
-    assert list(found) == ["TS_02"] and len(found["TS_02"].work["particles"]) == 4
+    assert list(found) == ["TS_02"] and len(found["TS_02"].work.particles) == 4
 
 
 def test_switched_off_the_table_is_one_for_all(data):
@@ -71,7 +71,7 @@ def test_a_series_without_table_is_told(data):
     one.parent.mkdir(exist_ok=True)
     one.write_bytes((data / "TS_02_match.star").read_bytes())
     found, problems = planned(data, os.path.join("one", "TS_02_match.star"), per_series=True)
-    assert [len(unit.work["particles"]) for unit in found.values()] == [0, 4]
+    assert [len(unit.work.particles) for unit in found.values()] == [0, 4]
     assert [text for text in problems if "TS_01: there is no particle file TS_01_match.star" in text]
 
 
@@ -88,7 +88,7 @@ def test_ms_particles_go_by_name_or_by_hash(data):
     by_name, _ = planned(data, "m_particles.star")
     by_hash, _ = planned(data, "m_particles.star", source=str(data / "m.source"))
     for name, other in (("TS_01", "TS_02"), ("TS_02", "TS_01")):
-        np.testing.assert_allclose(by_name[name].work["particles"].position, expected[name].work["particles"].position,
+        np.testing.assert_allclose(by_name[name].work.particles.position, expected[name].work.particles.position,
                                    atol=1.1e-5)
-        assert by_hash[name].work["particles"].extra["wrpSourceHash"] == ["h" + other] * 4
+        assert by_hash[name].work.particles.extra["wrpSourceHash"] == ["h" + other] * 4
         assert str(data / "m.source") in by_hash[name].inputs

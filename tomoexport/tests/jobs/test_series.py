@@ -14,7 +14,6 @@ from tomoexport.engine.poses import matrix_from_zyz
 from tomoexport.io import mrc, particlestar, relion5, seriesstar, species, star
 from tomoexport.jobs import runner, simulate
 from tomoexport.jobs.series import with_exposure
-from tomoexport.jobs.tiltseries import stage_tilt
 from tomoexport.tests.shared import need_shared
 
 PIXEL, BOX = 5.0, 52
@@ -166,7 +165,7 @@ def test_the_scale_is_of_the_stage_and_not_of_the_specimen(data):
             for s, angle in zip(series, stage)]
     tomograms = relion5.write_project(str(data / "oblique"), told, paths="absolute")
     read_ = relion5.read_project(str(tomograms))
-    assert np.allclose(stage_tilt(read_[0]), stage[0])
+    assert np.allclose(read_[0].stage_tilt, stage[0])
     table = star.read(export(data, "oblique_out", tomograms=str(tomograms))["star"]).table("")
     found = {(image.split("@")[1][:5], int(image.split("@")[0]) - 1): scale for image, scale in zip(
         table.text("rlnMicrographName"), table.float("rlnCtfScalefactor"))}

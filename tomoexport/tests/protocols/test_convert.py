@@ -1,14 +1,17 @@
 """Scipion's sets and the engine's types: what goes to Scipion comes back as it was."""
+import gc
 import os
 import tempfile
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
+from pyworkflow.mapper.sqlite import SqliteFlatDb
 from pyworkflow.tests import BaseTest
 from tomo.objects import SetOfCoordinates3D, SetOfCTFTomoSeries, SetOfTiltSeries, SetOfTomograms, TiltImage, Tomogram
 from tomo.objects import TiltSeries as TiltSeriesItem
 
-from tomoexport.convert import attributes, from_scipion, import_files, positions, to_scipion
+from tomoexport.convert import attributes, connections, from_scipion, import_files, positions, to_scipion
 from tomoexport.engine.ctf import Ctf, Optics
 from tomoexport.engine.geometry import TiltSeriesGeometry
 from tomoexport.engine.particles import ParticleSet
@@ -239,12 +242,51 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
         unaligned = SetOfTiltSeries(filename="unaligned.sqlite")
         unaligned.setSamplingRate(3.3)
         ts = TiltSeriesItem(tsId="TS_1")
-        unaligned.append(ts)
+        connections.append(unaligned, ts)
         ti = TiltImage(tsId="TS_1", tiltAngle=0.0, acquisitionOrder=1)
         ti.setLocation(1, "TS_1.mrcs")
         ti.setSamplingRate(3.3)
         ts.append(ti)
         self.assertRaisesRegex(InputError, "TS_1, tilt 1: it has no alignment", from_scipion.tilt_series, ts)
+
+    def test_an_older_set_of_the_same_path_may_go_while_one_is_filled(self):
+        """It takes the entry of the path with it from which inner sets know the connection; see `convert.connections`.
+
+        Both would wait for each other's lock for a quarter of an hour: here for two seconds.
+        """
+        one, source = simulated(), os.getcwd()
+        tilt_series, _ = self.store(one)
+        places = import_files.gather(one, ".", "linked")
+        first = tilt_series.getFirstItem()
+        add = {SetOfTiltSeries: (lambda s: to_scipion.add_tilt_series(s, one, "TS_1", places),
+                                 lambda s: to_scipion.copy_tilt_series(s, first, "a reason")),
+               SetOfCTFTomoSeries: (lambda s: to_scipion.add_ctfs(s, one, "TS_1", places),)}
+        for kind, ways in add.items():
+            for way in ways:
+                old = [self.older(kind, way)]
+                new = kind(filename="same.sqlite")
+
+                def known(outer, know=connections._know, old=old):
+                    old.clear()
+                    gc.collect()
+                    know(outer)
+
+                with mock.patch.object(SqliteFlatDb.__init__, "__defaults__", ("", 2, None, None)), \
+                        mock.patch.object(connections, "_know", known):
+                    way(new)
+                new.write()
+                self.assertEqual(new.getFirstItem().getSize(), TILTS)
+                new.close()
+                os.chdir(source)
+
+    def older(self, kind, fill):
+        """A filled set that is still open; the folder is another one afterwards."""
+        os.chdir(tempfile.mkdtemp(dir=self.folder))
+        out = kind(filename="same.sqlite")
+        fill(out)
+        out.write()
+        os.chdir(tempfile.mkdtemp(dir=self.folder))
+        return out
 
     def test_F23_mixed_pixel_sizes(self):
         tilt_series, _ = self.store(simulated())

@@ -1,5 +1,6 @@
 """Intersection of particle sets and removal of duplicates, run by Scipion."""
 import os
+import tempfile
 from dataclasses import fields
 from unittest import mock
 
@@ -129,12 +130,13 @@ class TestTomoExportParticleSets(ProtocolTest):
         self.assertEqual(volumes.Subtomograms.getSamplingRate(), PIXEL)
 
     def test_the_score_of_scipion_counts(self):
-        scored = SetOfCoordinates3D(filename=os.path.join(self.data, "scored.sqlite"))
+        folder = tempfile.mkdtemp(dir=self.data)
+        scored = SetOfCoordinates3D(filename=os.path.join(folder, "scored.sqlite"))
         subsets.like(scored, self.old.Coordinates)
         for i, item in enumerate(self.old.Coordinates.iterCoordinates()):
             item.setScore(0.5 * i)
             scored.append(item)
-        path = os.path.join(self.data, "scored.star")
+        path = os.path.join(folder, "scored.star")
         subsets.write_table(path, scored)
         self.assertEqual(star.read(path).table("particles").text("rlnAutopickFigureOfMerit"),
                          [repr(0.5 * i) for i in range(len(self.known))])
@@ -150,9 +152,10 @@ class TestTomoExportParticleSets(ProtocolTest):
         self.assertTrue(viewer._showAll())
 
     def test_every_option_is_in_a_form(self):
-        given = {"tomograms", "output", "star", "source"}
+        given = {"tomograms", "output", "star", "source", "tomogram_size", "allow_loss", "normalized"}
         for options, protocol_class, elsewhere in (
-                (IntersectOptions, ProtTomoExportIntersect, {"old", "new", "old_pixel_size", "new_pixel_size"}),
+                (IntersectOptions, ProtTomoExportIntersect, {
+                    "old", "new", "old_pixel_size", "new_pixel_size", "old_normalized", "new_normalized"}),
                 (DuplicatesOptions, ProtTomoExportRemoveDuplicates, {"particles", "coordinates_pixel_size"})):
             protocol = self.make(protocol_class)
             defaults = {s.name: s.default for s in fields(options) if s.name not in given | elsewhere}

@@ -14,7 +14,7 @@ from tomo.tests.test_base_centralized_layer import TestBaseCentralizedLayer
 from tomoexport.convert import attributes, from_scipion, positions
 from tomoexport.io import mrc, relion5, star
 from tomoexport.jobs import runner
-from tomoexport.options import AverageOptions, ReconstructOptions, SeriesOptions, SubtomoOptions
+from tomoexport.options import AverageOptions, ReconstructOptions, SeriesOptions, SubtomoOptions, TiltSeriesOptions
 from tomoexport.protocols import (
     ProtTomoExportAverage,
     ProtTomoExportImageSeries,
@@ -211,7 +211,7 @@ class TestTomoExportForms(ProtocolTest):
     def test_every_option_is_in_a_form(self):
         given = {"tomograms", "particles", "output"}
         # Of tables that are read without Scipion; sets know.
-        tables = {"motion", "species", "tomogram_size"}
+        tables = {"motion", "species"} | {spec.name for spec in fields(TiltSeriesOptions)} - {"hand"}
         imports = {"coordinates_pixel_size", "normalized", "per_series", "source"}
         for options, protocol_class, elsewhere in (
                 (ReconstructOptions, ProtTomoExportReconstruct, given | tables),

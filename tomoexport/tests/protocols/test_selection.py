@@ -161,7 +161,7 @@ class TestTomoExportSelection(ProtocolTest):
 
     def test_every_option_is_in_the_form(self):
         elsewhere = {"tomograms", "particles", "exported", "kept", "indexed", "output", "star", "source",
-                     "coordinates_pixel_size", "normalized"}  # those of tables; coordinates of a set are known
+                     "coordinates_pixel_size", "normalized", "tomogram_size"}  # those of tables; a set's are known
         protocol = self.make(ProtTomoExportSelect)
         defaults = {s.name: s.default for s in fields(SelectOptions) if s.name not in elsewhere}
         for name in defaults:
