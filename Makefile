@@ -13,7 +13,7 @@ RUNNER := $(TESTS)/test_scipion_runner.py
 RUN := VENV=$(VENV) tools/with-env
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test38 test-engine env-cryodrgn test-cryodrgn lint bench clean
+.PHONY: help env demo check test test38 test-engine env-cryodrgn test-cryodrgn lint types hooks bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -23,6 +23,9 @@ env:  ## make the environment (.venv) with Scipion and the plugin, or keep it if
 
 demo: env  ## simulate two tilt series and take them through the whole chain in a Scipion project
 	@$(RUN) python -m scipion python tools/demo.py $(DEMO)
+
+check: lint types  ## before a commit: lint, types and the quick tests, less than 3 minutes
+	@$(RUN) python -m pytest -m "not slow" --ignore=$(RUNNER) $(PYTEST)
 
 test: env  ## the whole suite (PYTEST="..." is handed on)
 	@$(RUN) python -m pytest $(PYTEST)
@@ -43,8 +46,17 @@ env-cryodrgn:  ## make the environment of cryoDRGN (.venv-cryodrgn), whose progr
 test-cryodrgn: env env-cryodrgn  ## cryoDRGN reads what we write
 	@TOMOEXPORT_CRYODRGN="$(CURDIR)/.venv-cryodrgn" $(RUN) python -m pytest -m cryodrgn $(TESTS)/programs $(PYTEST)
 
-lint: env  ## ruff
+lint: env  ## ruff, and the style of the code
 	@$(RUN) python -m ruff check --output-format concise .
+
+types: env  ## annotations of engine, options and api (mypy)
+	@$(RUN) python -c 'import sys; sys.exit(sys.version_info < (3, 10))' && $(RUN) python -m mypy || { \
+		$(RUN) python -c 'import sys; sys.exit(sys.version_info >= (3, 10))' && \
+		echo "types: left out, mypy is checked on Python 3.10 and later"; }
+
+hooks: env  ## check before every commit, by pre-commit
+	@$(RUN) python -m pip install -q --disable-pip-version-check pre-commit
+	@$(RUN) pre-commit install
 
 bench:  ## compare with warpylib on this computer; times of all stages; scaling (benchmarks/README.md)
 	@tools/environment.sh $(VENV)

@@ -61,7 +61,7 @@ setup(
         # NVRTC compiles CUDA source without a GPU. RELION's plugin is optional: tests run with and without.
         "test": ["pytest", "nvidia-cuda-nvrtc-cu12; platform_system == 'Linux'",
                  "scipion-em-reliontomo; python_version >= '3.9'"],
-        "dev": ["ruff"],
+        "dev": ["ruff", "mypy; python_version >= '3.10'"],
     },
     entry_points={
         "pyworkflow.plugin": ["tomoexport = tomoexport"],

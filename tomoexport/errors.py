@@ -1,5 +1,7 @@
 """The errors a user can meet: each names the item, the cause and the remedy."""
 
+from typing import Any, Tuple
+
 
 class TomoexportError(Exception):
     """Base of every error that tomoexport raises on purpose."""
@@ -18,14 +20,14 @@ class InputError(TomoexportError):
         What the user can do about it.
     """
 
-    def __init__(self, item, cause, remedy=""):
+    def __init__(self, item: str, cause: str, remedy: str = "") -> None:
         self.item, self.cause, self.remedy = str(item), str(cause), str(remedy)
         text = "%s: %s." % (self.item, self.cause.rstrip("."))
         if self.remedy:
             text += " " + self.remedy.rstrip(".") + "."
         super().__init__(text)
 
-    def __reduce__(self):
+    def __reduce__(self) -> Tuple[Any, ...]:
         return (type(self), (self.item, self.cause, self.remedy))
 
 

@@ -3,17 +3,23 @@
 import json
 import math
 import os
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, Type, Union
 
 from .errors import InputError
+
+if TYPE_CHECKING:
+    import argparse
 
 #: What an option influences: what is read; what is written of a tilt series; what is made of all of them at the end,
 #: tables and joined maps; or only where the work is done and how fast.
 AFFECTS = ("input", "images", "table", "run")
 
 
-def option(default, label, help, unit="", low=None, high=None, choices=None, advanced=False, kind="", affects="images",
-           even=False, ask=False, when=None):
+def option(default: Any, label: str, help: str, unit: str = "", low: Optional[float] = None,
+           high: Optional[float] = None, choices: Optional[Tuple[Any, ...]] = None, advanced: bool = False,
+           kind: str = "", affects: str = "images", even: bool = False, ask: bool = False,
+           when: Optional[Dict[str, Any]] = None) -> Any:
     """A dataclass field that knows how to present and to check itself.
 
     Parameters
@@ -50,105 +56,105 @@ def option(default, label, help, unit="", low=None, high=None, choices=None, adv
                                                 even=even, ask=ask, when=when or {}))
 
 
-def _tomogram_size():
+def _tomogram_size() -> Any:
     return option("", "Tomogram size", "Unbinned size of the tomograms as in 4000x5700x1000, voxels, for files that do "
                   "not say it, such as RELION's aligned_tilt_series.star or Warp's early XML: coordinates count from "
                   "its corner or centre.", unit="px", advanced=True, affects="input")
 
 
-def _sizes():
+def _sizes() -> Any:
     return option("", "Tomograms STAR", "RELION 5 tomograms.star of the tilt series, or Warp's XML. Needed where "
                   "coordinates that count from the corner of a tomogram, whose size it tells, meet others, or where "
                   "names are to be matched.", kind="input", affects="input")
 
 
-def _output():
+def _output() -> Any:
     return option("", "Output folder", "Folder for everything that is written; made if absent.", kind="output",
                   affects="run")
 
 
-def _invert():
+def _invert() -> Any:
     return option(True, "Invert contrast", "Multiply the images by -1: particles, dark in the raw images, become "
                   "bright, as RELION and averaging expect.")
 
 
-def _bad_pixels():
+def _bad_pixels() -> Any:
     return option("error", "Pixels that are not numbers", "What to do with NaN or infinite pixels: refuse the tilt "
                   "series, or fill them with the mean of the finite pixels around them.",
                   choices=("error", "fill"), advanced=True)
 
 
-def _device():
+def _device() -> Any:
     return option("auto", "Device", "auto takes a GPU if a real kernel runs on it and otherwise the CPU, and says "
                   "which; cpu or cuda:N insist. cuda:0,1 or cuda:all work on a tilt series on each of these GPUs at "
                   "once; they share the threads and the memory.", advanced=True, affects="run")
 
 
-def _threads():
+def _threads() -> Any:
     return option(0, "Threads", "CPU threads; 0 takes all cores that the process may use.", low=0, high=4096,
                   advanced=True, affects="run")
 
 
-def _memory():
+def _memory() -> Any:
     return option(0.0, "Memory", "Memory that the computation may take; where it is little, fewer threads work or "
                   "smaller pieces are made, which takes longer. 0 takes half of what is free.", unit="GB", low=0.0,
                   high=1e6, advanced=True, affects="run")
 
 
-def _shift(axis):
+def _shift(axis: str) -> Any:
     return option(0.0, "Shift along %s" % axis, "Move every particle by this along %s of the refined map, whose frame "
                   "the particle's angles give (the tomogram's where there are none): the point of the map that lies "
                   "there becomes the centre." % axis, unit="A", low=-1e5, high=1e5)
 
 
-def _particles(help):
+def _particles(help: str) -> Any:
     return option("", "Particles STAR", help, kind="input", affects="input")
 
 
-def _normalized(label="Coordinates are normalised"):
+def _normalized(label: str = "Coordinates are normalised") -> Any:
     return option(False, label, "Coordinates run from 0 to 1 over the tomogram.", affects="input")
 
 
-def _centre():
+def _centre() -> Any:
     return option("relion", "Centre of the tomograms", "Which point of the tomogram coordinates are counted about: "
                   "voxel N/2 (RELION, Warp, this program) or (N-1)/2 (IMOD).", choices=("relion", "imod"),
                   affects="input")
 
 
-def _star():
+def _star() -> Any:
     return option("particles.star", "Output STAR", "Name of the particle table that is written into the output "
                   "folder, ending in .star.", affects="table")
 
 
-def _coordinates_pixel_size(label="Pixel size of the coordinates",
-                            help="For tables whose coordinates are pixels of an unknown size; 0 takes it from the "
-                            "table."):
+def _coordinates_pixel_size(label: str = "Pixel size of the coordinates",
+                            help: str = "For tables whose coordinates are pixels of an unknown size; 0 takes it "
+                            "from the table.") -> Any:
     return option(0.0, label, help, unit="A", low=0.0, high=1000.0, affects="input")
 
 
-def _source():
+def _source() -> Any:
     return option("", "M source file", "Optional .source file of M, for its particle tables: tilt series are "
                   "told by their hashes and not by their names.", kind="input", advanced=True, affects="input")
 
 
-def _motion():
+def _motion() -> Any:
     return option("", "RELION trajectories", "Optional motion.star of RELION 5's polishing, which says where each "
                   "particle of the table was in each tilt. M's tables hold their trajectories themselves.",
                   kind="input", affects="input", advanced=True)
 
 
-def _allow_loss():
+def _allow_loss() -> Any:
     return option(False, "Leave out particles without tilt series", "Particles whose tilt series is not in the table "
                   "of tomograms are left out and listed; otherwise they are an error.", advanced=True,
                   affects="input")
 
 
-def _mask_diameter():
+def _mask_diameter() -> Any:
     return option(0.0, "Mask diameter", "Soft spherical mask of the FSC; 0 takes 80 % of the box.", unit="A",
                   low=0.0, high=1e5, affects="table")
 
 
-def _reference():
+def _reference() -> Any:
     return option("", "Known map", "Optional map of the same box and pixel size to compare with.", kind="input",
                   advanced=True, affects="table")
 
@@ -512,13 +518,14 @@ class SelectOptions(ParticleTableOptions, SizeOptions):
     star: str = _star()
 
 
-VERBS = {"simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
-         "series": SeriesOptions, "pseudosubtomo": PseudosubtomoOptions, "particle": ParticleOptions,
-         "average": AverageOptions, "intersect": IntersectOptions, "duplicates": DuplicatesOptions,
-         "select": SelectOptions}
+VERBS: Dict[str, Type[Any]] = {
+    "simulate": SimulateOptions, "reconstruct": ReconstructOptions, "subtomo": SubtomoOptions,
+    "series": SeriesOptions, "pseudosubtomo": PseudosubtomoOptions, "particle": ParticleOptions,
+    "average": AverageOptions, "intersect": IntersectOptions, "duplicates": DuplicatesOptions,
+    "select": SelectOptions}
 
 
-def flag(name):
+def flag(name: str) -> str:
     """Command line spelling of an option's name.
 
     Parameters
@@ -532,7 +539,7 @@ def flag(name):
     return "--" + name.replace("_", "-")
 
 
-def from_dict(verb, values):
+def from_dict(verb: str, values: Dict[str, Any]) -> Any:
     """Build the options of a verb from plain values, as read from JSON.
 
     Parameters
@@ -564,7 +571,7 @@ def from_dict(verb, values):
     return check(VERBS[verb](**converted))
 
 
-def shorten(value):
+def shorten(value: object) -> str:
     """A value as errors show it.
 
     Parameters
@@ -580,9 +587,9 @@ def shorten(value):
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _convert(spec, value):
+def _convert(spec: Field, value: Any) -> Any:
     """Bring a value to the type of the option's default; strings are what a command line gives."""
-    kind = type(spec.default)
+    kind: Any = type(spec.default)
     words = {"true": True, "yes": True, "1": True, "on": True, "false": False, "no": False, "0": False, "off": False}
     try:
         if kind is bool:
@@ -601,7 +608,7 @@ def _convert(spec, value):
         raise InputError(flag(spec.name), "%s is not %s" % (shorten(value), name), "Correct the value") from None
 
 
-def check(options):
+def check(options: Any) -> Any:
     """Check every value against its limits.
 
     Parameters
@@ -640,7 +647,7 @@ def check(options):
     return options
 
 
-def affecting(options, *kinds):
+def affecting(options: Any, *kinds: str) -> Dict[str, Any]:
     """The options that influence something, for fingerprints.
 
     Parameters
@@ -658,7 +665,7 @@ def affecting(options, *kinds):
             if spec.metadata["affects"] in kinds and counts(options, spec.name)}
 
 
-def counts(options, name):
+def counts(options: Any, name: str) -> bool:
     """Tell whether an option counts beside the others.
 
     Parameters
@@ -675,7 +682,7 @@ def counts(options, name):
                for other, value in spec.metadata["when"].items())
 
 
-def _nameable(text):
+def _nameable(text: str) -> bool:
     """Whether the system takes a text as a path: neither null bytes nor half characters."""
     try:
         return b"\0" not in os.fsencode(text)
@@ -683,7 +690,7 @@ def _nameable(text):
         return False
 
 
-def to_dict(options):
+def to_dict(options: Any) -> Dict[str, Any]:
     """Plain values of the options, for JSON.
 
     Parameters
@@ -697,7 +704,7 @@ def to_dict(options):
     return asdict(options)
 
 
-def add_arguments(parser, cls):
+def add_arguments(parser: "argparse.ArgumentParser", cls: Type[Any]) -> None:
     """Add one flag per option to an argparse parser.
 
     Parameters
@@ -711,7 +718,7 @@ def add_arguments(parser, cls):
         text = meta["help"].replace("%", "%%")
         if spec.default is not MISSING and spec.default != "":
             text += " Default: %s%s." % (spec.default, " " + meta["unit"] if meta["unit"] else "")
-        common = dict(dest=spec.name, default=None, help=text)
+        common: Dict[str, Any] = dict(dest=spec.name, default=None, help=text)
         if isinstance(spec.default, bool):
             parser.add_argument(flag(spec.name), action="store_true", **common)
             parser.add_argument("--no-" + flag(spec.name)[2:], action="store_false", dest=spec.name, default=None,
@@ -722,7 +729,7 @@ def add_arguments(parser, cls):
             parser.add_argument(flag(spec.name), metavar=metavar, **common)
 
 
-def given(verb, namespace):
+def given(verb: str, namespace: "argparse.Namespace") -> Dict[str, Union[str, bool]]:
     """What parsed command line flags say.
 
     Parameters
@@ -740,7 +747,7 @@ def given(verb, namespace):
     return {n: getattr(namespace, n) for n in names if getattr(namespace, n, None) is not None}
 
 
-def dumps(verb, options, **more):
+def dumps(verb: str, options: Any, **more: Any) -> str:
     """Text of a job file.
 
     Parameters

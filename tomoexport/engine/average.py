@@ -1,5 +1,7 @@
 """CTF-weighted average of sub-tomograms in the frame of the reference."""
 
+from typing import Optional
+
 import numpy as np
 import scipy.fft
 import scipy.ndimage
@@ -19,7 +21,7 @@ class Accumulator:
         Voxels, even.
     """
 
-    def __init__(self, box):
+    def __init__(self, box: int) -> None:
         self.box, self.count = box, 0
         self.padded = PADDING * box
         half = self.padded // 2 + 1
@@ -33,7 +35,7 @@ class Accumulator:
         r = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis ** 2)
         self.gridding = 1 / np.sinc(r) ** 2
 
-    def add(self, volume, transfer, rotation):
+    def add(self, volume: np.ndarray, transfer: np.ndarray, rotation: np.ndarray) -> None:
         """Add one particle.
 
         Parameters
@@ -62,14 +64,14 @@ class Accumulator:
         self.weight[self.inside] += c * c
         self.count += 1
 
-    def _transform(self, volume):
+    def _transform(self, volume: np.ndarray) -> np.ndarray:
         """Transform about the centre, padded; rows and sections centred, so that it can be interpolated."""
         big = np.zeros((self.padded,) * 3, np.float32)
         start = (self.padded - self.box) // 2
         big[start:start + self.box, start:start + self.box, start:start + self.box] = volume
         return scipy.fft.fftshift(scipy.fft.rfftn(scipy.fft.ifftshift(big)), axes=(0, 1))
 
-    def merged(self, other):
+    def merged(self, other: "Accumulator") -> "Accumulator":
         """Join two accumulators of the same box.
 
         Parameters
@@ -87,7 +89,7 @@ class Accumulator:
         out.count = self.count + other.count
         return out
 
-    def map(self):
+    def map(self) -> np.ndarray:
         """The average, ``sum C V / sum C^2``.
 
         Returns
@@ -109,7 +111,7 @@ class Accumulator:
         return np.ascontiguousarray(centre_crop(real, self.box, (0, 1, 2))).astype(np.float32)
 
 
-def held(weight, shell):
+def held(weight: np.ndarray, shell: np.ndarray) -> np.ndarray:
     """Weights as divisors: nowhere far below the mean of their shell.
 
     Parameters
@@ -129,7 +131,7 @@ def held(weight, shell):
     return np.maximum(weight, FLOOR * mean[shell])
 
 
-def fsc(a, b, radius=None, edge=4.0):
+def fsc(a: np.ndarray, b: np.ndarray, radius: Optional[float] = None, edge: float = 4.0) -> np.ndarray:
     """Fourier shell correlation of two maps inside a soft sphere.
 
     Parameters
@@ -154,7 +156,7 @@ def fsc(a, b, radius=None, edge=4.0):
     return shell_correlation(*centred)
 
 
-def resolution(curve, box, pixel_size, threshold):
+def resolution(curve: np.ndarray, box: int, pixel_size: float, threshold: float) -> float:
     """Where an FSC curve first falls below a threshold.
 
     Parameters

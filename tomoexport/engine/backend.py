@@ -4,19 +4,21 @@ import ctypes
 import logging
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, List, Optional, Tuple, Union
 
 import numpy as np
 
 from ..errors import BackendError
 from . import copies, transforms
+from .arrays import Array
+from .copies import Direct, Ring
 
 log = logging.getLogger(__name__)
 
 PLANS = 64  # of transforms that are kept: a handful for each size of a batch
 
 
-def available_cores():
+def available_cores() -> int:
     """Cores that this process may use, as its affinity mask says.
 
     Returns
@@ -56,14 +58,14 @@ class Backend:
     why: str = ""
 
     @property
-    def on_gpu(self):
+    def on_gpu(self) -> bool:
         """Whether arrays live on a GPU."""
         return self.name == "cuda"
 
-    def activate(self):
+    def activate(self) -> None:
         """Make the device the one that the calling thread works on; CUDA remembers it thread by thread."""
 
-    def to_device(self, array):
+    def to_device(self, array: np.ndarray) -> Array:
         """Copy a host array to the device; on the CPU the array itself.
 
         Parameters
@@ -76,7 +78,7 @@ class Backend:
         """
         return self.xp.asarray(array)
 
-    def to_host(self, array):
+    def to_host(self, array: Array) -> np.ndarray:
         """Copy a device array to the host; on the CPU the array itself.
 
         Parameters
@@ -89,7 +91,7 @@ class Backend:
         """
         return array
 
-    def copies(self, slots):
+    def copies(self, slots: int) -> Union[Direct, Ring]:
         """The way of copying large arrays that suits the device.
 
         Parameters
@@ -103,7 +105,7 @@ class Backend:
         """
         return copies.Direct(self)
 
-    def free_bytes(self):
+    def free_bytes(self) -> int:
         """Free memory of the device.
 
         Returns
@@ -113,7 +115,7 @@ class Backend:
         """
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
-    def own_memory(self):
+    def own_memory(self) -> Optional[int]:
         """What is free of a memory that is not the host's.
 
         Returns
@@ -123,7 +125,7 @@ class Backend:
         """
         return None
 
-    def is_out_of_memory(self, error):
+    def is_out_of_memory(self, error: BaseException) -> bool:
         """Tell whether an exception says that the device's memory is used up.
 
         Parameters
@@ -137,13 +139,13 @@ class Backend:
         """
         return False
 
-    def release(self):
+    def release(self) -> None:
         """Give cached device memory back, so that it can be had in other pieces."""
 
-    def keep_plans(self):
+    def keep_plans(self) -> None:
         """Keep the calling thread's plans of Fourier transforms, while they take less than half of the free memory."""
 
-    def host(self):
+    def host(self) -> "Backend":
         """The host's backend with the same threads, for work that is the CPU's on any device.
 
         Returns
@@ -152,7 +154,7 @@ class Backend:
         """
         return Backend("cpu", threads=self.threads) if self.on_gpu else self
 
-    def describe(self):
+    def describe(self) -> str:
         """The backend for logs.
 
         Returns
@@ -170,19 +172,19 @@ class CudaBackend(Backend):
 
     name: str = "cuda"
 
-    def activate(self):
+    def activate(self) -> None:
         """See `Backend.activate`."""
         self.xp.cuda.Device(self.device).use()
 
-    def to_host(self, array):
+    def to_host(self, array: Array) -> np.ndarray:
         """See `Backend.to_host`."""
         return array.get() if hasattr(array, "get") else array
 
-    def copies(self, slots):
+    def copies(self, slots: int) -> Ring:
         """See `Backend.copies`."""
         return copies.Ring(copies.CopyStream(self.xp), slots)
 
-    def free_bytes(self):
+    def free_bytes(self) -> int:
         """See `Backend.free_bytes`: with what CuPy's pool holds unused, and no more than it may have.
 
         The limit is CUPY_GPU_MEMORY_LIMIT.
@@ -192,29 +194,29 @@ class CudaBackend(Backend):
         limit = pool.get_limit()  # 0 is none
         return min(free, max(0, limit - pool.used_bytes())) if limit else free
 
-    def own_memory(self):
+    def own_memory(self) -> int:
         """See `Backend.own_memory`."""
         return self.free_bytes()
 
-    def is_out_of_memory(self, error):
+    def is_out_of_memory(self, error: BaseException) -> bool:
         """See `Backend.is_out_of_memory`."""
         # The two texts: a plan of a transform that the library, or the limit of its cache, has no memory for.
         return (type(error).__name__ == "OutOfMemoryError" or "CUFFT_ALLOC_FAILED" in str(error)
                 or "plan memsize is too large" in str(error))
 
-    def release(self):
+    def release(self) -> None:
         """See `Backend.release`."""
         self.xp.fft.config.get_plan_cache().clear()
         self.xp.get_default_memory_pool().free_all_blocks()
 
-    def keep_plans(self):
+    def keep_plans(self) -> None:
         """See `Backend.keep_plans`."""
         cache = self.xp.fft.config.get_plan_cache()
         cache.set_size(PLANS)
         cache.set_memsize(max(1, (self.free_bytes() + cache.get_curr_memsize()) // 2))
 
 
-def keep_freed_memory():
+def keep_freed_memory() -> None:
     """Let this process keep freed memory for its next arrays instead of returning it to the system.
 
     Every particle needs the same few megabytes; having them faulted in anew each time costs as much as the
@@ -226,7 +228,7 @@ def keep_freed_memory():
         mallopt(-1, 1 << 30)  # M_TRIM_THRESHOLD
 
 
-def list_gpus():
+def list_gpus() -> List[Tuple[str, int]]:
     """The GPUs that this process sees; their position is their device number.
 
     Returns
@@ -245,7 +247,7 @@ def list_gpus():
     return [(p["name"].decode(errors="replace"), int(p["totalGlobalMem"])) for p in found]
 
 
-def insists_on_gpu(device):
+def insists_on_gpu(device: str) -> bool:
     """Tell whether a choice of device allows nothing but GPUs.
 
     Parameters
@@ -260,7 +262,7 @@ def insists_on_gpu(device):
     return device.partition(":")[0] == "cuda"
 
 
-def count_devices(device):
+def count_devices(device: str) -> int:
     """How many devices a choice takes at most, as far as that can be told without using them.
 
     Parameters
@@ -281,7 +283,7 @@ def count_devices(device):
     return device.count(",") + 1
 
 
-def select_backend(device="auto", threads=0):
+def select_backend(device: str = "auto", threads: int = 0) -> Backend:
     """Choose one device.
 
     Parameters
@@ -305,7 +307,7 @@ def select_backend(device="auto", threads=0):
     return select_backends(device, threads)[0]
 
 
-def select_backends(device="auto", threads=0, most=None):
+def select_backends(device: str = "auto", threads: int = 0, most: Optional[int] = None) -> List[Backend]:
     """Choose the devices.
 
     Parameters
@@ -343,7 +345,7 @@ def select_backends(device="auto", threads=0, most=None):
         raise BackendError("--device: %r is unknown. Use auto, cpu, cuda, cuda:N, cuda:N,M or cuda:all" % device)
     numbers = _gpu_numbers(device, wanted or "0")[:most]
     shares = [max(1, threads // len(numbers) + (i < threads % len(numbers))) for i in range(len(numbers))]
-    backends = []
+    backends: List[Backend] = []
     for number, share in zip(numbers, shares):
         try:
             backends.append(_cuda(number, share))
@@ -352,7 +354,7 @@ def select_backends(device="auto", threads=0, most=None):
     return backends
 
 
-def _gpu_numbers(device, wanted):
+def _gpu_numbers(device: str, wanted: str) -> List[int]:
     """Device numbers of a list, which exist and are named once."""
     words = [] if wanted == "all" else [word.strip() for word in wanted.split(",")]
     for word in words:
@@ -376,16 +378,16 @@ def _gpu_numbers(device, wanted):
     return numbers
 
 
-def _reason(error):
+def _reason(error: BaseException) -> str:
     return "%s: %s" % (type(error).__name__, str(error).strip().splitlines()[0] if str(error).strip() else "")
 
 
-def _unusable(device, which, error):
+def _unusable(device: str, which: str, error: BaseException) -> BackendError:
     return BackendError("--device %s: %s cannot be used (%s). `tomoexport doctor` says more; --device cpu needs no GPU."
                         % (device, which, _reason(error)))
 
 
-def _cuda(number, threads):
+def _cuda(number: int, threads: int) -> CudaBackend:
     """Return a CUDA backend after a real transform and a real kernel gave the right numbers."""
     import cupy
     import cupyx.scipy.fft as fft

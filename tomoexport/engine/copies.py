@@ -3,8 +3,15 @@
 import ctypes
 import queue
 import threading
+from typing import TYPE_CHECKING, Any, Callable, List, Optional, Sequence, Set, Tuple
 
 import numpy as np
+from numpy.typing import DTypeLike
+
+from .arrays import Array
+
+if TYPE_CHECKING:
+    from .backend import Backend
 
 CHUNK = 32 << 20  # bytes of one of the two buffers through which inputs go to the device
 ALIGNMENT = 256  # bytes
@@ -18,18 +25,18 @@ class Direct:
     backend : Backend
     """
 
-    def __init__(self, backend):
+    def __init__(self, backend: "Backend") -> None:
         self._backend = backend
 
-    def upload(self, array):
+    def upload(self, array: np.ndarray) -> Array:
         """See `Ring.upload`."""
         return self._backend.to_device(array)
 
-    def fetch(self, *arrays):
+    def fetch(self, *arrays: Array) -> "Fetched":
         """See `Ring.fetch`."""
         return Fetched([self._backend.to_host(a) for a in arrays])
 
-    def drain(self):
+    def drain(self) -> None:
         """See `Ring.drain`."""
 
 
@@ -43,13 +50,15 @@ class Ring:
         Buffers. One is filled while the host works on what is in the others.
     """
 
-    def __init__(self, stream, slots):
+    def __init__(self, stream: "CopyStream", slots: int) -> None:
+        self._free: queue.Queue[_Slot]
+        self._away: Set[Fetched]
         self._stream, self._free = stream, queue.Queue()
         self._lock, self._away = threading.Lock(), set()
         for _ in range(slots):
             self._free.put(_Slot())
 
-    def upload(self, array):
+    def upload(self, array: np.ndarray) -> Array:
         """Copy an array to the device; what is launched afterwards in the calling thread finds it there.
 
         Parameters
@@ -64,6 +73,7 @@ class Ring:
         out = stream.empty(array.shape, array.dtype)
         if not source.size:
             return out
+        marks: List[Any]
         buffers, marks = [stream.buffer(min(CHUNK, source.size)) for _ in range(2)], [None, None]
         stream.follow()  # the memory may have been in use until now
         for n, start in enumerate(range(0, source.size, CHUNK)):
@@ -80,7 +90,7 @@ class Ring:
                 mark.synchronize()  # the buffers may go
         return out
 
-    def fetch(self, *arrays):
+    def fetch(self, *arrays: Array) -> "Fetched":
         """Begin to copy results to the host, after what the calling thread has launched; waits for a free buffer.
 
         Parameters
@@ -94,7 +104,7 @@ class Ring:
         """
         slot = self._free.get()
         try:
-            arrays = [self._stream.contiguous(a) for a in arrays]
+            arrays = [self._stream.contiguous(a) for a in arrays]  # type: ignore[assignment]  # no tuple any more
             needed = sum(_aligned(a.nbytes) for a in arrays)
             if slot.buffer is None or slot.buffer.size < needed:
                 slot.buffer = None  # before there are two
@@ -114,12 +124,12 @@ class Ring:
             self._away.add(fetched)
         return fetched
 
-    def _returned(self, slot, fetched):
+    def _returned(self, slot: "_Slot", fetched: "Fetched") -> None:
         with self._lock:
             self._away.discard(fetched)
         self._free.put(slot)
 
-    def drain(self):
+    def drain(self) -> None:
         """Wait for the copies under way, so that the device's memory of what they copy is free."""
         with self._lock:
             away = list(self._away)
@@ -130,10 +140,10 @@ class Ring:
 class _Slot:
     """A place in the ring; its buffer grows when needed."""
 
-    buffer = None
+    buffer: Optional[np.ndarray] = None
 
 
-def _aligned(n):
+def _aligned(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
@@ -152,11 +162,12 @@ class Fetched:
         Called when the hosts are not needed any more.
     """
 
-    def __init__(self, hosts, mark=None, sources=(), give_back=None):
+    def __init__(self, hosts: List[np.ndarray], mark: Any = None, sources: Sequence[Array] = (),
+                 give_back: Optional[Callable[[], None]] = None) -> None:
         self._hosts, self._mark, self._sources, self._give_back = hosts, mark, sources, give_back
         self._lock = threading.Lock()
 
-    def wait(self):
+    def wait(self) -> List[np.ndarray]:
         """The arrays, when they have arrived; threads may wait together.
 
         Returns
@@ -171,10 +182,10 @@ class Fetched:
                 self._mark, self._sources = None, ()
             return self._hosts
 
-    def release(self):
+    def release(self) -> None:
         """Give the buffer back, also of results that nobody waited for; to be called once."""
         self.wait()
-        self._hosts = None
+        self._hosts = None  # type: ignore[assignment]  # nobody may use them now
         if self._give_back is not None:
             self._give_back()
 
@@ -188,19 +199,19 @@ class CopyStream:
         cupy.
     """
 
-    def __init__(self, xp):
+    def __init__(self, xp: Any) -> None:
         self._xp = xp
         self._stream = xp.cuda.Stream(non_blocking=True)
 
-    def empty(self, shape, dtype):
+    def empty(self, shape: Tuple[int, ...], dtype: DTypeLike) -> Array:
         """A device array of any content."""
         return self._xp.empty(shape, dtype)
 
-    def contiguous(self, array):
+    def contiguous(self, array: Array) -> Array:
         """The device array without gaps."""
         return self._xp.ascontiguousarray(array)
 
-    def buffer(self, nbytes):
+    def buffer(self, nbytes: int) -> np.ndarray:
         """Pinned host memory as an array of bytes; ordinary memory, from which copies are slower, if there is none."""
         try:
             memory = self._xp.cuda.alloc_pinned_memory(nbytes)
@@ -208,22 +219,22 @@ class CopyStream:
             return np.empty(nbytes, np.uint8)
         return np.frombuffer(memory, np.uint8, nbytes)
 
-    def follow(self):
+    def follow(self) -> None:
         """Let later copies wait for what the calling thread has launched."""
         self._stream.wait_event(self._xp.cuda.get_current_stream().record())
 
-    def lead(self, mark):
+    def lead(self, mark: Any) -> None:
         """Let what the calling thread launches later wait for a mark."""
         self._xp.cuda.get_current_stream().wait_event(mark)
 
-    def get(self, array, host):
+    def get(self, array: Array, host: np.ndarray) -> None:
         """Copy a device array to bytes of the host."""
         array.data.copy_to_host_async(ctypes.c_void_p(host.ctypes.data), array.nbytes, self._stream)
 
-    def put(self, host, array, offset):
+    def put(self, host: np.ndarray, array: Array, offset: int) -> None:
         """Copy bytes of the host to a device array from a byte offset on."""
         (array.data + offset).copy_from_host_async(ctypes.c_void_p(host.ctypes.data), host.nbytes, self._stream)
 
-    def mark(self):
+    def mark(self) -> Any:
         """An event that comes when the copies so far are done; a thread that waits for it sleeps."""
         return self._stream.record(self._xp.cuda.Event(block=True, disable_timing=True))

@@ -1,9 +1,15 @@
 """Which voxels of a tomogram all of the tilt images show."""
 
+from typing import Sequence, Tuple
+
 import numpy as np
 
+from .geometry import TiltSeriesGeometry
+from .tomogram import TomogramSetup
 
-def covered_columns(geometry, plan, sections, rows):
+
+def covered_columns(geometry: TiltSeriesGeometry, plan: TomogramSetup, sections: np.ndarray,
+                    rows: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Voxels of every line along x that lie within all images.
 
     Parameters
@@ -45,7 +51,8 @@ def covered_columns(geometry, plan, sections, rows):
     return first, np.maximum(np.floor(stop + 1e-9).astype(int) + 1, first)
 
 
-def keep_covered(geometry, plan, z, y, pieces):
+def keep_covered(geometry: TiltSeriesGeometry, plan: TomogramSetup, z: int, y: int,
+                 pieces: Sequence[np.ndarray]) -> None:
     """Set voxels of a piece that some image does not show to 0.
 
     Parameters

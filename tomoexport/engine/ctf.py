@@ -6,6 +6,7 @@ Astigmatism: ``dz(a) = (U+V)/2 + (U-V)/2 cos 2(a - angle)``, the angle counted f
 """
 
 from dataclasses import dataclass, replace
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Optics:
     cs: float = 2.7
     amplitude_contrast: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         limits = (("voltage", 20.0, 3000.0, "kV"), ("cs", 0.0, 20.0, "mm"), ("amplitude_contrast", 0.0, 1.0, ""))
         for name, low, high, unit in limits:
             value = getattr(self, name)
@@ -47,7 +48,7 @@ class Optics:
                                  "Give a value from %g to %g %s" % (low, high, unit))
 
     @property
-    def wavelength(self):
+    def wavelength(self) -> float:
         """Electron wavelength, angstrom: ``h / sqrt(2 m e V (1 + e V / (2 m c^2)))``."""
         volts = self.voltage * 1e3
         return 12.2643247 / np.sqrt(volts * (1.0 + 0.978466e-6 * volts))
@@ -82,11 +83,11 @@ class Ctf:
     defocus_u: np.ndarray
     defocus_v: np.ndarray
     angle: np.ndarray
-    phase: np.ndarray = None
-    bfactor: np.ndarray = None
-    scale: np.ndarray = None
+    phase: np.ndarray = None  # type: ignore[assignment]  # None gives zeros
+    bfactor: np.ndarray = None  # type: ignore[assignment]  # None gives zeros
+    scale: Optional[np.ndarray] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         n = len(np.atleast_1d(self.defocus_u))
         for name in PER_TILT:
             value = getattr(self, name)
@@ -104,7 +105,7 @@ class Ctf:
         if wrong.any():
             raise InputError("CTF", "defocus %g A" % defocus[wrong][0], "Defocus is in angstrom, below 500000")
 
-    def numbers(self):
+    def numbers(self) -> Dict[str, Any]:
         """Every field as plain values, for fingerprints.
 
         Returns
@@ -115,16 +116,16 @@ class Ctf:
         return fields_of(self)
 
     @property
-    def measured(self):
+    def measured(self) -> np.ndarray:
         """`(T,)` of bool: tilts that have a CTF."""
         return np.isfinite(self.defocus_u) & np.isfinite(self.defocus_v) & np.isfinite(self.angle)
 
     @property
-    def n_tilts(self):
+    def n_tilts(self) -> int:
         """Number of tilts T."""
         return len(self.defocus_u)
 
-    def select(self, mask):
+    def select(self, mask: Union[np.ndarray, Sequence[int]]) -> "Ctf":
         """The CTFs of some of the tilts.
 
         Parameters
@@ -138,7 +139,8 @@ class Ctf:
         return replace(self, **{name: getattr(self, name)[mask] for name in PER_TILT
                                 if getattr(self, name) is not None})
 
-    def coefficients(self, kx, ky, depth_shift=0.0):
+    def coefficients(self, kx: Union[float, np.ndarray], ky: Union[float, np.ndarray],
+                     depth_shift: Union[float, np.ndarray] = 0.0) -> Tuple[np.ndarray, np.ndarray]:
         """Terms of the phase in cycles: ``gamma / (2 pi) = a + dz * b``.
 
         Parameters
@@ -174,7 +176,7 @@ class Ctf:
         gamma = (-np.pi * lam * (mean * k2 + half * along) + 0.5 * np.pi * cs * lam ** 3 * k2 ** 2 - constant)
         return gamma / (2 * np.pi), -0.5 * lam * k2
 
-    def polynomial(self):
+    def polynomial(self) -> np.ndarray:
         """The phase of `coefficients` as a polynomial of the frequency.
 
         Returns
@@ -190,7 +192,8 @@ class Ctf:
                          -0.5 * lam * (mean - half * np.cos(turn)), np.full_like(mean, quartic), constant,
                          np.full_like(mean, -0.5 * lam)], -1)
 
-    def values(self, kx, ky, depth_shift=0.0):
+    def values(self, kx: Union[float, np.ndarray], ky: Union[float, np.ndarray],
+               depth_shift: Union[float, np.ndarray] = 0.0) -> np.ndarray:
         """CTF without envelope, ``-sin(gamma)``.
 
         Parameters
@@ -208,7 +211,7 @@ class Ctf:
         return -np.sin(2 * np.pi * a)
 
 
-def frequency_grid(shape, pixel_size):
+def frequency_grid(shape: Sequence[int], pixel_size: Union[float, Sequence[float]]) -> Tuple[np.ndarray, np.ndarray]:
     """Frequencies of an rfft2.
 
     Parameters
@@ -227,7 +230,8 @@ def frequency_grid(shape, pixel_size):
     return np.fft.rfftfreq(shape[1], px)[None, :], np.fft.fftfreq(shape[0], py)[:, None]
 
 
-def alias_free_box(ctf, pixel_size, diameter, depth_range=0.0, margin=1.1):
+def alias_free_box(ctf: Ctf, pixel_size: float, diameter: float, depth_range: Union[float, np.floating] = 0.0,
+                   margin: float = 1.1) -> int:
     """Smallest even box in which the CTF of the worst tilt is sampled without aliasing.
 
     Parameters

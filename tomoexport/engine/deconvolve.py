@@ -3,13 +3,14 @@
 import numpy as np
 import scipy.fft
 
-from .ctf import Ctf
+from .ctf import Ctf, Optics
 
 ENTRIES = 8193  # of the radial table
 LOW_TILT = 30.0  # degrees: tilts whose defocus counts
 
 
-def deconvolution_filter(frequency, ctf, pixel_size, strength=1.0, falloff=1.0, highpass=300.0, flipped=True):
+def deconvolution_filter(frequency: np.ndarray, ctf: np.ndarray, pixel_size: float, strength: float = 1.0,
+                         falloff: float = 1.0, highpass: float = 300.0, flipped: bool = True) -> np.ndarray:
     """The filter at given frequencies.
 
     Parameters
@@ -46,7 +47,8 @@ def deconvolution_filter(frequency, ctf, pixel_size, strength=1.0, falloff=1.0, 
     return c / (c ** 2 + 1 / np.maximum(snr, 1e-15))
 
 
-def deconvolve(volume, pixel_size, optics, defocus, strength=1.0, falloff=1.0, highpass=300.0, flipped=True, threads=1):
+def deconvolve(volume: np.ndarray, pixel_size: float, optics: Optics, defocus: float, strength: float = 1.0,
+               falloff: float = 1.0, highpass: float = 300.0, flipped: bool = True, threads: int = 1) -> np.ndarray:
     """Deconvolve a tomogram.
 
     Parameters
@@ -69,7 +71,7 @@ def deconvolve(volume, pixel_size, optics, defocus, strength=1.0, falloff=1.0, h
     data = scipy.fft.rfftn(np.asarray(volume, np.float32), workers=threads)
     # Far corners lie at 0.87 cycles per voxel.
     k = np.linspace(0, 0.87, ENTRIES)
-    ctf = Ctf(optics, [defocus], [defocus], [0.0]).values(k / pixel_size, 0.0)[0]
+    ctf = Ctf(optics, [defocus], [defocus], [0.0]).values(k / pixel_size, 0.0)[0]  # type: ignore[arg-type]  # to arrays
     table = deconvolution_filter(k, ctf, pixel_size, strength, falloff, highpass, flipped).astype(np.float32)
     kz, ky, kx = np.fft.fftfreq(shape[0]), np.fft.fftfreq(shape[1]), np.fft.rfftfreq(shape[2])
     for section, z in zip(data, kz):
@@ -78,7 +80,7 @@ def deconvolve(volume, pixel_size, optics, defocus, strength=1.0, falloff=1.0, h
     return scipy.fft.irfftn(data, s=shape, workers=threads, overwrite_x=True)
 
 
-def typical_defocus(ctf, tilt):
+def typical_defocus(ctf: Ctf, tilt: np.ndarray) -> float:
     """Defocus that stands for a whole series: the mean of its low tilts.
 
     Parameters

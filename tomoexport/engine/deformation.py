@@ -12,11 +12,13 @@ from 0 to 1 over the tilts as the grids' author numbered them, dose from 0 to 1 
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
 from ..errors import InputError
 from .geometry import rotation_x, rotation_y, rotation_z
+from .grids import CubicGrid, MultilinearGrid
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,20 +52,20 @@ class Deformation:
 
     time: np.ndarray
     dose: np.ndarray
-    image_size: tuple
-    image_centre: tuple
-    volume_size: tuple
-    movement: tuple = field(default=None, repr=False)
-    warp: tuple = field(default=None, repr=False)
-    angle: tuple = field(default=None, repr=False)
-    turn: np.ndarray = None
+    image_size: Tuple[float, float]
+    image_centre: Tuple[float, float]
+    volume_size: Tuple[float, float, float]
+    movement: Optional[Tuple[CubicGrid, CubicGrid]] = field(default=None, repr=False)
+    warp: Optional[Tuple[MultilinearGrid, MultilinearGrid, MultilinearGrid]] = field(default=None, repr=False)
+    angle: Optional[Tuple[CubicGrid, CubicGrid, CubicGrid]] = field(default=None, repr=False)
+    turn: np.ndarray = None  # type: ignore[assignment]  # None gives zeros
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  frozen
         n = len(np.atleast_1d(self.time))
         put("turn", np.zeros(n) if self.turn is None else self.turn)
         for name in ("time", "dose", "turn"):
-            value = np.atleast_1d(np.array(getattr(self, name), np.float64))
+            value: Any = np.atleast_1d(np.array(getattr(self, name), np.float64))
             if value.shape != (n,) or not np.isfinite(value).all():
                 raise InputError("deformation", "%s has %d values for %d tilts, or one that is no number"
                                  % (name, value.size, n), "Give one per tilt")
@@ -81,11 +83,11 @@ class Deformation:
                                  "Give %d" % count)
 
     @property
-    def n_tilts(self):
+    def n_tilts(self) -> int:
         """Number of tilts T."""
         return len(self.time)
 
-    def select(self, index):
+    def select(self, index: Union[np.ndarray, Sequence[int]]) -> "Deformation":
         """Of some of the tilts; the grids stay, and every tilt keeps its place in them.
 
         Parameters
@@ -98,7 +100,7 @@ class Deformation:
         """
         return replace(self, time=self.time[index], dose=self.dose[index], turn=self.turn[index])
 
-    def turned(self, angle):
+    def turned(self, angle: np.ndarray) -> "Deformation":
         """The same for images that have been turned.
 
         Parameters
@@ -112,7 +114,7 @@ class Deformation:
         """
         return replace(self, turn=self.turn + angle)
 
-    def displaced(self, points):
+    def displaced(self, points: np.ndarray) -> np.ndarray:
         """Where points of the tomogram have gone by the time of each tilt.
 
         Parameters
@@ -127,9 +129,11 @@ class Deformation:
         if self.warp is None:
             return points
         place = points / self.volume_size + 0.5
-        return points + np.stack([grid(*np.moveaxis(place, -1, 0), self.dose) for grid in self.warp], -1)
+        return points + np.stack([
+            grid(*np.moveaxis(place, -1, 0), self.dose)  # type: ignore[call-arg]  # mypy takes * for all
+            for grid in self.warp], -1)
 
-    def moved(self, xy):
+    def moved(self, xy: np.ndarray) -> np.ndarray:
         """Where images show what would be seen at some place without movement.
 
         Parameters
@@ -149,7 +153,7 @@ class Deformation:
         dx, dy = (grid(x, y, self.time) for grid in self.movement)
         return xy - np.stack([c * dx - s * dy, s * dx + c * dy], -1)
 
-    def rotation(self, points):
+    def rotation(self, points: np.ndarray) -> Optional[np.ndarray]:
         """How particles are turned, after the rotation of the tilt.
 
         Parameters
@@ -171,7 +175,7 @@ class Deformation:
         # Rz(turn) G Rz(-turn), G being Rz(gz) Ry(gy) Rx(gx)
         return rotation_z(gz + self.turn) @ rotation_y(gy) @ rotation_x(gx) @ rotation_z(-self.turn)
 
-    def numbers(self):
+    def numbers(self) -> List[Any]:
         """Everything that determines projections.
 
         Returns

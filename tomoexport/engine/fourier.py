@@ -1,17 +1,20 @@
 """Fourier lengths, Fourier cropping and windows; every transform keeps single precision."""
 
 from functools import lru_cache
+from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 import numpy as np
 import scipy.fft
+from numpy.typing import DTypeLike
 
 from ..errors import InputError
 from . import transforms
+from .arrays import Array
 
 ROWS = 64  # of an image that are worked on at once
 
 
-def fast_even(n):
+def fast_even(n: float) -> int:
     """Smallest even length not below a number whose transform is fast: no prime factor above 5.
 
     Parameters
@@ -28,7 +31,7 @@ def fast_even(n):
     return 2 * n
 
 
-def _largest_factor(n):
+def _largest_factor(n: int) -> int:
     for p in (2, 3, 5):
         while n % p == 0 and n > 1:
             n //= p
@@ -36,7 +39,7 @@ def _largest_factor(n):
 
 
 @lru_cache(maxsize=64)
-def rescale_lengths(n, ratio, tolerance=1e-4):
+def rescale_lengths(n: int, ratio: float, tolerance: float = 1e-4) -> Tuple[int, int]:
     """Lengths between which a Fourier crop scales an image by a given ratio.
 
     Parameters
@@ -53,8 +56,13 @@ def rescale_lengths(n, ratio, tolerance=1e-4):
     padded, cropped : int
         Both even and quick to transform; ``padded / cropped`` is the ratio within the tolerance, or as close to it as
         padding by a quarter (or 512 pixels) allows.
+
+    Raises
+    ------
+    InputError
+        If less than two pixels would be left.
     """
-    best = None
+    best: Any = None
     for padded in range(2 * ((n + 1) // 2), max(int(1.25 * n), n + 512) + 2, 2):
         cropped = 2 * int(round(padded / ratio / 2))
         if cropped < 2:
@@ -65,10 +73,13 @@ def rescale_lengths(n, ratio, tolerance=1e-4):
         key = (max(error, tolerance), cost)
         if best is None or key < best[0]:
             best = (key, padded, cropped)
+    if best is None:
+        raise InputError("pixel size", "%g times that of the images leaves nothing of %d pixels" % (ratio, n),
+                         "Ask for a smaller --pixel-size or --binning")
     return best[1], best[2]
 
 
-def factor_sum(n):
+def factor_sum(n: int) -> int:
     """Sum of the prime factors of ``n``: what a transform of this length costs per sample."""
     total, p = 0, 2
     while p * p <= n:
@@ -78,7 +89,8 @@ def factor_sum(n):
     return total + (n if n > 1 else 0)
 
 
-def fourier_rescale(image, ratio, before=None):
+def fourier_rescale(image: np.ndarray, ratio: float, before: Optional[Callable[[int, np.ndarray], None]] = None
+                    ) -> Tuple[np.ndarray, Tuple[float, float]]:
     """Scale an image to a larger pixel by cropping its transform; the centre N//2 stays the centre.
 
     Parameters
@@ -113,7 +125,8 @@ def fourier_rescale(image, ratio, before=None):
     return np.ascontiguousarray(centre_crop(centre_crop(scaled, shape[0], (0,)), shape[1], (1,))), true_ratio
 
 
-def low_frequencies(image, ratio, before=None):
+def low_frequencies(image: np.ndarray, ratio: float, before: Optional[Callable[[int, np.ndarray], None]] = None
+                    ) -> Tuple[np.ndarray, Tuple[float, float], Tuple[int, ...]]:
     """Transform of an image, as that of one with larger pixels.
 
     Parameters
@@ -165,7 +178,7 @@ def low_frequencies(image, ratio, before=None):
     return kept, (hp / ho, wp / wo), shape
 
 
-def fourier_crop(data, size, xp=np, nyquist=False):
+def fourier_crop(data: Array, size: int, xp: Any = np, nyquist: bool = False) -> Array:
     """Low frequencies of windows, as those of windows with larger pixels; values are kept.
 
     Parameters
@@ -196,7 +209,7 @@ def fourier_crop(data, size, xp=np, nyquist=False):
     return out
 
 
-def centre_crop(array, size, axes):
+def centre_crop(array: Array, size: int, axes: Sequence[int]) -> Array:
     """Central part of the named axes, index N//2 staying the centre.
 
     Parameters
@@ -211,14 +224,14 @@ def centre_crop(array, size, axes):
     ndarray
         A view.
     """
-    index = [slice(None)] * array.ndim
+    index: List[slice] = [slice(None)] * array.ndim
     for axis in axes:
         start = array.shape[axis] // 2 - size // 2
         index[axis] = slice(start, start + size)
     return array[tuple(index)]
 
 
-def centre_phase(n):
+def centre_phase(n: int) -> np.ndarray:
     """Phase that moves the origin of an rfft2 from pixel 0 to pixel n//2.
 
     Parameters
@@ -234,7 +247,7 @@ def centre_phase(n):
     return np.where((np.arange(n)[:, None] + np.arange(n // 2 + 1)) % 2, -1, 1).astype(np.float32)
 
 
-def nearest_pixel(position, size):
+def nearest_pixel(position: np.ndarray, size: int) -> Tuple[np.ndarray, np.ndarray]:
     """Place windows about points.
 
     Parameters
@@ -255,7 +268,7 @@ def nearest_pixel(position, size):
     return (np.clip(nearest, -2 ** 30, 2 ** 30) - size // 2).astype(np.int32), (position - nearest).astype(np.float32)
 
 
-def sphere(n, radius, edge=0.0, dtype=np.float32):
+def sphere(n: int, radius: float, edge: float = 0.0, dtype: DTypeLike = np.float32) -> np.ndarray:
     """Spherical mask about voxel n//2.
 
     Parameters
@@ -279,7 +292,7 @@ def sphere(n, radius, edge=0.0, dtype=np.float32):
     return (0.5 + 0.5 * np.cos(np.pi * np.clip((r - radius) / edge, 0, 1))).astype(dtype)
 
 
-def taper(n, width):
+def taper(n: int, width: float) -> np.ndarray:
     """Window that rises from 0 by a raised cosine at both ends.
 
     Parameters
@@ -297,7 +310,7 @@ def taper(n, width):
     return (0.5 - 0.5 * np.cos(np.pi * np.clip(distance / max(width, 1e-9), 0, 1))).astype(np.float32)
 
 
-def shell_correlation(a, b):
+def shell_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Fourier shell correlation of two cubes.
 
     Parameters

@@ -19,18 +19,23 @@ one matrix per tilt, whole tomograms above all, uses ``rotation``, ``matrix`` an
 """
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Dict, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from .record import fields_of
+
+if TYPE_CHECKING:
+    from .deformation import Deformation
 
 LEAST_DOSE, MOST_DOSE = 1e-3, 1e5  # e/A^2: below 0 by rounding alone; beyond that it is a damaged number
 #: Degrees beyond which an angle is a damaged number.
 LARGEST = {"tilt": 180.0, "xtilt": 180.0, "axis": 720.0}
 
 
-def rotation_x(angle):
+def rotation_x(angle: ArrayLike) -> np.ndarray:
     """Active right-handed rotation about x.
 
     Parameters
@@ -45,7 +50,7 @@ def rotation_x(angle):
     return _rotation(angle, 1, 2)
 
 
-def rotation_y(angle):
+def rotation_y(angle: ArrayLike) -> np.ndarray:
     """Active right-handed rotation about y.
 
     Parameters
@@ -60,7 +65,7 @@ def rotation_y(angle):
     return _rotation(angle, 2, 0)
 
 
-def rotation_z(angle):
+def rotation_z(angle: ArrayLike) -> np.ndarray:
     """Active right-handed rotation about z.
 
     Parameters
@@ -75,7 +80,7 @@ def rotation_z(angle):
     return _rotation(angle, 0, 1)
 
 
-def _rotation(angle, i, j):
+def _rotation(angle: ArrayLike, i: int, j: int) -> np.ndarray:
     rad = np.deg2rad(np.asarray(angle, np.float64))
     out = np.zeros(rad.shape + (3, 3))
     k = 3 - i - j
@@ -151,24 +156,24 @@ class TiltSeriesGeometry:
     """
 
     ts_id: str
-    image_shape: tuple
+    image_shape: Tuple[int, int]
     pixel_size: float
     tilt: np.ndarray
     axis: np.ndarray
     shift: np.ndarray
     dose: np.ndarray
-    volume_size: tuple
+    volume_size: Tuple[float, float, float]
     hand: int = -1
-    acq_order: np.ndarray = None
-    used: np.ndarray = None
-    xtilt: np.ndarray = None
-    magnification: np.ndarray = None
-    deformation: object = None
+    acq_order: np.ndarray = None  # type: ignore[assignment]  # None gives that of dose
+    used: np.ndarray = None  # type: ignore[assignment]  # None gives all
+    xtilt: np.ndarray = None  # type: ignore[assignment]  # None gives zeros
+    magnification: np.ndarray = None  # type: ignore[assignment]  # None gives the identity
+    deformation: Optional["Deformation"] = None
     defocus_slope: float = 1.0
     dose_bfactor: float = 0.0
     rotation: np.ndarray = field(init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  frozen
         tilt = np.atleast_1d(np.array(self.tilt, np.float64))
         n = len(tilt)
@@ -231,14 +236,14 @@ class TiltSeriesGeometry:
             if array.flags.writeable:
                 array.flags.writeable = False
 
-    def _shaped(self, name, value, shape):
+    def _shaped(self, name: str, value: ArrayLike, shape: Tuple[int, ...]) -> np.ndarray:
         array = np.array(value, np.float64)
         if array.shape != shape:
             raise InputError(self.ts_id, "%s has shape %s, expected %s" % (name, array.shape, shape),
                              "Give one value per tilt")
         return array
 
-    def numbers(self):
+    def numbers(self) -> Dict[str, Any]:
         """Every field as plain values, for fingerprints.
 
         Returns
@@ -248,7 +253,7 @@ class TiltSeriesGeometry:
         """
         return fields_of(self)
 
-    def defocus_shift(self, depth):
+    def defocus_shift(self, depth: ArrayLike) -> np.ndarray:
         """What a depth adds to the defocus.
 
         Parameters
@@ -264,26 +269,26 @@ class TiltSeriesGeometry:
         return self.hand * self.defocus_slope * np.asarray(depth)
 
     @property
-    def n_tilts(self):
+    def n_tilts(self) -> int:
         """Number of tilts T, excluded views included."""
         return len(self.tilt)
 
     @property
-    def size_px(self):
+    def size_px(self) -> np.ndarray:
         """`(3,)` of int: unbinned voxels of the tomogram, xyz."""
         return np.rint(np.array(self.volume_size) / self.pixel_size).astype(int)
 
     @property
-    def centre(self):
+    def centre(self) -> np.ndarray:
         """`(3,)`: angstrom from the tomogram's first voxel to its centre, unbinned voxel N//2; xyz."""
         return self.size_px // 2 * self.pixel_size
 
     @property
-    def matrix(self):
+    def matrix(self) -> np.ndarray:
         """`(T, 2, 3)`: image displacement of a displacement in the tomogram, ``L R[:2]``."""
         return self.magnification @ self.rotation[:, :2]
 
-    def select(self, mask):
+    def select(self, mask: Union[np.ndarray, Sequence[int]]) -> "TiltSeriesGeometry":
         """The series with some of its tilts only.
 
         Parameters
@@ -307,7 +312,7 @@ class TiltSeriesGeometry:
                        **{name: getattr(self, name)[index] for name in
                           ("tilt", "axis", "shift", "dose", "acq_order", "used", "xtilt", "magnification")})
 
-    def replace(self, **changes):
+    def replace(self, **changes: Any) -> "TiltSeriesGeometry":
         """The series with other values of the named fields.
 
         Parameters
@@ -326,7 +331,7 @@ class TiltSeriesGeometry:
         """
         return replace(self, **changes)
 
-    def project(self, points, rotations=None):
+    def project(self, points: np.ndarray, rotations: Optional[np.ndarray] = None) -> Projection:
         """Project points, deformation included.
 
         Parameters
@@ -356,7 +361,7 @@ class TiltSeriesGeometry:
             matrix = matrix @ (rotations if rotations.ndim == 4 else rotations[:, None])
         return Projection(xy, turned[..., 2], matrix)
 
-    def coverage(self, xy, margin=0.0):
+    def coverage(self, xy: np.ndarray, margin: float = 0.0) -> np.ndarray:
         """Tell which projected points lie in the image.
 
         Parameters
@@ -377,7 +382,8 @@ class TiltSeriesGeometry:
         return (x >= m) & (x <= w - 1 - m) & (y >= m) & (y <= h - 1 - m)
 
 
-def from_projection_matrices(matrices, image_shape, pixel_size, size_px):
+def from_projection_matrices(matrices: np.ndarray, image_shape: Sequence[int], pixel_size: float,
+                             size_px: Sequence[int]) -> Dict[str, np.ndarray]:
     """Decompose RELION 4 projection matrices into angles and shifts.
 
     Parameters
@@ -415,7 +421,7 @@ def from_projection_matrices(matrices, image_shape, pixel_size, size_px):
     return {"tilt": tilt, "axis": axis, "xtilt": xtilt, "shift": shift, "magnification": magnification}
 
 
-def angles_from_rotation(rotation):
+def angles_from_rotation(rotation: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Angles of ``Rz(axis) Ry(tilt) Rx(xtilt)``.
 
     Parameters
@@ -433,7 +439,7 @@ def angles_from_rotation(rotation):
     return axis, tilt, xtilt
 
 
-def projection_matrices(geometry):
+def projection_matrices(geometry: TiltSeriesGeometry) -> np.ndarray:
     """RELION 4 projection matrices of a tilt series.
 
     Parameters
@@ -458,7 +464,8 @@ def projection_matrices(geometry):
     return out
 
 
-def from_imod_transform(transform, image_shape, pixel_size, centre="imod"):
+def from_imod_transform(transform: np.ndarray, image_shape: Sequence[int], pixel_size: float,
+                        centre: str = "imod") -> Dict[str, np.ndarray]:
     """Axis, shift and distortion of IMOD alignment transforms.
 
     Parameters
@@ -486,19 +493,19 @@ def from_imod_transform(transform, image_shape, pixel_size, centre="imod"):
     transform = np.asarray(transform, np.float64)
     a, d = transform[:, :2, :2], transform[:, :2, 2]
     inverse = np.linalg.inv(a)
-    half = {"imod": _half_pixel(image_shape), "relion": 0.0}[centre]
+    half: Any = {"imod": _half_pixel(image_shape), "relion": 0.0}[centre]
     shift = -(np.einsum("tij,tj->ti", inverse, d) + half) * pixel_size
     axis = np.rad2deg(np.arctan2(a[:, 0, 1], a[:, 0, 0]))
     magnification = inverse @ rotation_z(-axis)[:, :2, :2]
     return {"axis": axis, "shift": shift, "magnification": magnification}
 
 
-def _half_pixel(image_shape):
+def _half_pixel(image_shape: Sequence[int]) -> np.ndarray:
     """How far IMOD's centre (N-1)/2 lies below N//2, xy, pixels."""
     return np.array([0.5 * (side % 2 == 0) for side in image_shape[::-1]])
 
 
-def to_imod_transform(geometry):
+def to_imod_transform(geometry: TiltSeriesGeometry) -> np.ndarray:
     """IMOD alignment transforms of a tilt series, about IMOD's own image centre.
 
     Parameters

@@ -1,6 +1,7 @@
 """The Kaiser-Bessel kernel: its table, its weights on a grid, and the real-space window that undoes it."""
 
 from functools import lru_cache
+from typing import Tuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ PRECISION = 1024  # table entries per cell, linear between
 FINE = 4096  # entries per cell of the table of which the nearest is taken: 1e-4, a thirtieth of the kernel's own error
 
 
-def grid_size(box, oversampling=OVERSAMPLING):
+def grid_size(box: int, oversampling: float = OVERSAMPLING) -> int:
     """Side of the Fourier grid for a box: even, quick to transform.
 
     Parameters
@@ -29,7 +30,7 @@ def grid_size(box, oversampling=OVERSAMPLING):
     return fast_even(box * oversampling)
 
 
-def beta(width, oversampling):
+def beta(width: int, oversampling: float) -> float:
     """Shape of the kernel.
 
     Parameters
@@ -53,7 +54,7 @@ def beta(width, oversampling):
 
 
 @lru_cache(maxsize=16)
-def kernel_table(box, grid):
+def kernel_table(box: int, grid: int) -> np.ndarray:
     """Weights of the cells about a sample.
 
     Parameters
@@ -72,7 +73,7 @@ def kernel_table(box, grid):
 
 
 @lru_cache(maxsize=1)
-def interpolation_table():
+def interpolation_table() -> np.ndarray:
     """`kernel_table` for images that have been made finer by `OVERSAMPLING`, so fine that the nearest row will do.
 
     Returns
@@ -84,18 +85,18 @@ def interpolation_table():
     return table
 
 
-def _table(oversampling, entries=PRECISION):
+def _table(oversampling: float, entries: int = PRECISION) -> np.ndarray:
     fraction = np.arange(entries + 1)[:, None] / entries
     return _kernel(fraction - (np.arange(WIDTH) - (WIDTH // 2 - 1)), oversampling).astype(np.float32)
 
 
-def _kernel(distance, oversampling):
+def _kernel(distance: np.ndarray, oversampling: float) -> np.ndarray:
     b = beta(WIDTH, oversampling)
     inside = np.clip(1 - (2 * distance / WIDTH) ** 2, 0, None)
     return np.where(np.abs(distance) <= WIDTH / 2, np.i0(b * np.sqrt(inside)) / np.i0(b), 0.0)
 
 
-def spread_terms(matrix, box, grid):
+def spread_terms(matrix: np.ndarray, box: int, grid: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Where slices go whose second axis is an axis of the grid: the terms of `kernels.spread_rows`.
 
     Parameters
@@ -136,7 +137,7 @@ def spread_terms(matrix, box, grid):
 
 
 @lru_cache(maxsize=4)
-def deapodisation(box, grid, gridded=(True, True, True)):
+def deapodisation(box: int, grid: int, gridded: Tuple[bool, bool, bool] = (True, True, True)) -> np.ndarray:
     """What a volume is to be multiplied by after the inverse transform of its grid.
 
     Parameters
@@ -162,7 +163,7 @@ def deapodisation(box, grid, gridded=(True, True, True)):
     return factor
 
 
-def prefilter(frequency, oversampling):
+def prefilter(frequency: np.ndarray, oversampling: float) -> np.ndarray:
     """Inverse of the kernel's Fourier transform: undone before interpolation, or after gridding.
 
     Parameters
@@ -182,7 +183,7 @@ def prefilter(frequency, oversampling):
 
 
 @lru_cache(maxsize=16)
-def crop_matrix(box, grid, gridded):
+def crop_matrix(box: int, grid: int, gridded: bool) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Crop of a point response seen in Fourier space: from frequencies of a grid to those of a smaller box.
 
     Parameters
@@ -219,7 +220,7 @@ def crop_matrix(box, grid, gridded):
 
 
 @lru_cache(maxsize=16)
-def parity_matrices(box, padded):
+def parity_matrices(box: int, padded: int) -> Tuple[np.ndarray, ...]:
     """Crop of a real window seen in Fourier space, for the parts of its transform that are even or odd along an axis.
 
     Parameters

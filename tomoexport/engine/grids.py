@@ -6,8 +6,10 @@ name first (zyx, wzyx); coordinates and margins are given in the order of the na
 
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any, Callable, List, Sequence, Tuple, Union
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.linalg import solve_banded
 
 from ..errors import InputError
@@ -33,10 +35,10 @@ class CubicGrid:
     """
 
     values: np.ndarray
-    margins: tuple = (0.0, 0.0, 0.0)
+    margins: Tuple[float, float, float] = (0.0, 0.0, 0.0)
     coefficients: np.ndarray = field(init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         values = _checked(self.values, 3)
         margins = tuple(float(m) for m in self.margins)
         if len(margins) != 3 or not all(0 <= m < 0.5 for m in margins):
@@ -49,11 +51,11 @@ class CubicGrid:
         object.__setattr__(self, "coefficients", coefficients)
 
     @property
-    def flat(self):
+    def flat(self) -> bool:
         """Whether it depends on z alone."""
         return self.values.shape[1:] == (1, 1)
 
-    def __call__(self, x, y, z):
+    def __call__(self, x: Union[float, np.ndarray], y: Union[float, np.ndarray], z: np.ndarray) -> np.ndarray:
         """Values of the spline.
 
         Parameters
@@ -70,10 +72,10 @@ class CubicGrid:
         nz, ny, nx = self.values.shape
         index, weight = _cubic_taps(np.atleast_1d(z), nz, self.margins[2])
         # One spline of x and y for every z.
-        layers = sum(w[:, None, None] * self.coefficients[i] for i, w in zip(index, weight))
+        layers: Any = sum(w[:, None, None] * self.coefficients[i] for i, w in zip(index, weight))
         which = np.arange(len(layers))
 
-        def look_up(x, y):
+        def look_up(x: np.ndarray, y: np.ndarray) -> np.ndarray:
             taps = [_cubic_taps(y, ny, self.margins[1]), _cubic_taps(x, nx, self.margins[0])]
             return _weighted(taps, lambda iy, ix: layers[which, iy, ix])
 
@@ -97,10 +99,11 @@ class MultilinearGrid:
 
     values: np.ndarray
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "values", _checked(self.values, 4))
 
-    def __call__(self, x, y, z, w):
+    def __call__(self, x: Union[float, np.ndarray], y: Union[float, np.ndarray], z: Union[float, np.ndarray],
+                 w: Union[float, np.ndarray]) -> np.ndarray:
         """Values between the nodes.
 
         Parameters
@@ -114,14 +117,14 @@ class MultilinearGrid:
         """
         nw, nz, ny, nx = self.values.shape
 
-        def look_up(x, y, z, w):
+        def look_up(x: np.ndarray, y: np.ndarray, z: np.ndarray, w: np.ndarray) -> np.ndarray:
             taps = [_linear_taps(w, nw), _linear_taps(z, nz), _linear_taps(y, ny), _linear_taps(x, nx)]
             return _weighted(taps, lambda *index: self.values[index])
 
         return _in_pieces(look_up, *np.broadcast_arrays(x, y, z, w))
 
 
-def _checked(values, ndim):
+def _checked(values: ArrayLike, ndim: int) -> np.ndarray:
     values = np.array(values, np.float64)
     if values.ndim != ndim or values.size == 0:
         raise InputError("grid", "its values have shape %s" % (values.shape,), "Give values on %d axes" % ndim)
@@ -131,7 +134,7 @@ def _checked(values, ndim):
     return values
 
 
-def _spline_coefficients(values, axis):
+def _spline_coefficients(values: np.ndarray, axis: int) -> np.ndarray:
     """B-spline coefficients along an axis, one more at either end; a single node stays as it is.
 
     Notes
@@ -153,7 +156,7 @@ def _spline_coefficients(values, axis):
     return np.ascontiguousarray(np.moveaxis(out.reshape(shape), 0, axis))
 
 
-def _cubic_taps(place, n, margin):
+def _cubic_taps(place: np.ndarray, n: int, margin: float) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """Indices and weights of the coefficients that make up the spline at a place, each a list of arrays."""
     place = np.clip(np.asarray(place, np.float64), 0, 1)
     if n == 1:
@@ -166,7 +169,7 @@ def _cubic_taps(place, n, margin):
     return [first + i for i in range(4)], weight
 
 
-def _linear_taps(place, n):
+def _linear_taps(place: np.ndarray, n: int) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     """Indices and weights of the nodes about a place."""
     u = np.clip(np.asarray(place, np.float64), 0, 1) * (n - 1)
     if n == 1:
@@ -175,18 +178,18 @@ def _linear_taps(place, n):
     return [first, first + 1], [1 - (u - first), u - first]
 
 
-def _weighted(taps, take):
+def _weighted(taps: Sequence[Tuple[List[np.ndarray], List[np.ndarray]]], take: Callable[..., np.ndarray]) -> np.ndarray:
     """Sum over all combinations of one tap from each axis: the product of the weights times what ``take`` gives."""
-    out = 0.0
+    out: Any = 0.0
     for combination in product(*(range(len(index)) for index, _ in taps)):
-        weight = 1.0
+        weight: Any = 1.0
         for (_, weights), i in zip(taps, combination):
             weight = weight * weights[i]
         out = out + weight * take(*(index[i] for (index, _), i in zip(taps, combination)))
     return out
 
 
-def _in_pieces(look_up, *places):
+def _in_pieces(look_up: Callable[..., np.ndarray], *places: np.ndarray) -> np.ndarray:
     """Look up many places a piece at a time, cut along the first axis: the last one may stand for something else."""
     step = max(1, PIECE * len(places[0]) // max(1, places[0].size)) if places[0].ndim > 1 else 0
     if not step or step >= len(places[0]):

@@ -4,7 +4,10 @@ Everything here concerns one tilt series. Results do not depend on the order of 
 x, y, z and, where they coincide, by the ids given.
 """
 
+from typing import Optional, Tuple
+
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix, csr_matrix
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
@@ -18,7 +21,8 @@ _DENSE = 1 << 18  # cells of a cost matrix that are quicker filled than avoided
 _TIE = 1e-9  # of the tolerance: what the rule for ties may cost per pair
 
 
-def match(old, new, tolerance, method="gated", old_id=None, new_id=None):
+def match(old: ArrayLike, new: ArrayLike, tolerance: float, method: str = "gated", old_id: Optional[ArrayLike] = None,
+          new_id: Optional[ArrayLike] = None) -> Tuple[np.ndarray, np.ndarray]:
     """Find the partner of each particle of one set in another.
 
     Parameters
@@ -72,7 +76,7 @@ def match(old, new, tolerance, method="gated", old_id=None, new_id=None):
     return partner, distance
 
 
-def pairs_within(old, new, tolerance):
+def pairs_within(old: ArrayLike, new: ArrayLike, tolerance: float) -> int:
     """Count the pairs that `match` has to consider: what its memory depends on.
 
     Parameters
@@ -92,7 +96,8 @@ def pairs_within(old, new, tolerance):
     return int(cKDTree(old).count_neighbors(cKDTree(new), tolerance))
 
 
-def duplicates(position, distance, score=None, ids=None):
+def duplicates(position: ArrayLike, distance: float, score: Optional[ArrayLike] = None,
+               ids: Optional[ArrayLike] = None) -> np.ndarray:
     """Reduce particles that were picked several times to one each.
 
     The particle with the best score is kept, all that are closer to it than the distance go, and so on with the best
@@ -142,7 +147,7 @@ def duplicates(position, distance, score=None, ids=None):
     return kept
 
 
-def nearest(position, others=None):
+def nearest(position: ArrayLike, others: Optional[ArrayLike] = None) -> Tuple[np.ndarray, np.ndarray]:
     """The distance from each particle to the nearest one of another set, or of its own.
 
     Parameters
@@ -172,7 +177,7 @@ def nearest(position, others=None):
     return distance[:, 1], np.where(own, index[:, 0], index[:, 1])
 
 
-def _points(values, name):
+def _points(values: ArrayLike, name: str) -> np.ndarray:
     points = np.asarray(values, np.float64).reshape(-1, 3)
     bad = np.flatnonzero(~np.isfinite(points).all(axis=1))
     if len(bad):
@@ -181,13 +186,13 @@ def _points(values, name):
     return points
 
 
-def _sorted(points, ids):
+def _sorted(points: np.ndarray, ids: Optional[ArrayLike]) -> np.ndarray:
     """Indices that sort points by x, y, z, then id."""
     keys = (points[:, 2], points[:, 1], points[:, 0])
     return np.lexsort(keys if ids is None else (np.asarray(ids),) + keys)
 
 
-def _assigned_first(old, new, tolerance):
+def _assigned_first(old: np.ndarray, new: np.ndarray, tolerance: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs `i, j, distance` of the assignment by distance that lie within the tolerance."""
     cost = cdist(old, new)
     i, j = linear_sum_assignment(cost)
@@ -196,7 +201,7 @@ def _assigned_first(old, new, tolerance):
     return i[keep], j[keep], d[keep]
 
 
-def _gated_first(old, new, tolerance):
+def _gated_first(old: np.ndarray, new: np.ndarray, tolerance: float) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs `i, j, distance` of the assignment by min(distance, tolerance)."""
     n, m = len(old), len(new)
     nothing = np.zeros(0, int), np.zeros(0, int), np.zeros(0)
@@ -225,7 +230,7 @@ def _gated_first(old, new, tolerance):
     return i[chosen], j[chosen], d[chosen]
 
 
-def _choose_sure(i, j, gain, chosen):
+def _choose_sure(i: np.ndarray, j: np.ndarray, gain: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     """Choose pairs that gain more than the best of all others at both of their ends together: they are part of every
     best assignment. Marks them in `chosen` and returns the places of pairs that compete still."""
     left = np.arange(len(gain))
@@ -239,7 +244,7 @@ def _choose_sure(i, j, gain, chosen):
     return left
 
 
-def _best_other(ends, gain):
+def _best_other(ends: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """For each pair, the largest gain of the other pairs at this end; 0 without any."""
     order = np.lexsort((-gain, ends))
     first = np.flatnonzero(np.diff(ends[order], prepend=-1))
@@ -251,7 +256,7 @@ def _best_other(ends, gain):
     return out
 
 
-def _component(i, j, gain):
+def _component(i: np.ndarray, j: np.ndarray, gain: np.ndarray) -> np.ndarray:
     """Places of the chosen pairs among the pairs of one component."""
     rows, i = np.unique(i, return_inverse=True)
     columns, j = np.unique(j, return_inverse=True)

@@ -1,13 +1,16 @@
 """Sub-tomograms brought to mean 0 and standard deviation 1 outside the particle."""
 
 from functools import lru_cache
+from typing import Tuple
 
 import numpy as np
 
+from .arrays import Array
+from .backend import Backend
 from .fourier import sphere
 
 
-def normalise_volume(volume, radius):
+def normalise_volume(volume: np.ndarray, radius: float) -> float:
     """Bring what lies outside a sphere to mean 0 and standard deviation 1, in place.
 
     Parameters
@@ -42,7 +45,7 @@ def normalise_volume(volume, radius):
     return 1 / sd
 
 
-def normalise_volumes(volumes, radius, backend):
+def normalise_volumes(volumes: Array, radius: float, backend: Backend) -> None:
     """Bring what lies outside a sphere to mean 0 and standard deviation 1, a batch at a time, on a device.
 
     Parameters
@@ -76,7 +79,7 @@ def normalise_volumes(volumes, radius, backend):
 
 
 @lru_cache(maxsize=4)
-def _outside(side, radius):
+def _outside(side: int, radius: float) -> Tuple[np.ndarray, int]:
     """1 for the voxels beyond a sphere, as a flat array, and their number."""
     outside = 1 - sphere(side, radius).reshape(-1)
     return outside, int(outside.sum(dtype=np.float64))

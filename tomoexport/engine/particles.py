@@ -1,11 +1,13 @@
 """A set of particles: where they are, how they are turned, and everything else their table said."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any, Dict, List, Optional, Sequence, Set, Tuple, Union
 
 import numpy as np
 
 from ..errors import InputError
 from .poses import is_rotation
+from .trajectory import TiltTrajectory, Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +44,14 @@ class ParticleSet:
     position: np.ndarray
     rotation: np.ndarray
     ts: np.ndarray
-    ts_ids: tuple
-    uid: tuple
-    extra: dict = field(default_factory=dict)
+    ts_ids: Tuple[str, ...]
+    uid: Tuple[str, ...]
+    extra: Dict[str, List[str]] = field(default_factory=dict)
     oriented: bool = True
-    trajectory: object = None
-    table: object = None
+    trajectory: Optional[Union[Trajectory, TiltTrajectory]] = None
+    table: Any = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  frozen
         put("position", np.array(self.position, np.float64).reshape(-1, 3))
         n = len(self.position)
@@ -68,7 +70,7 @@ class ParticleSet:
             if len(column) != n:
                 raise InputError("column %s" % name, "%d values for %d particles" % (len(column), n),
                                  "Give one per particle")
-        bad = np.flatnonzero(~np.isfinite(self.position).all(axis=1))
+        bad: Union[np.ndarray, List[int]] = np.flatnonzero(~np.isfinite(self.position).all(axis=1))
         if len(bad):
             raise InputError("particle %s" % self.uid[bad[0]], "its coordinates are not finite numbers (%d particles)"
                              % len(bad), "Correct or remove the rows")
@@ -77,18 +79,18 @@ class ParticleSet:
             raise InputError("particle %s" % self.uid[bad[0]], "its matrix is no proper rotation (%d particles)"
                              % len(bad), "Orientations must be orthonormal with determinant +1; mirror the map instead")
         if len(set(self.uid)) != n:
-            seen = set()
-            twice = next(u for u in self.uid if u in seen or seen.add(u))
+            seen: Set[str] = set()
+            twice = next(u for u in self.uid if u in seen or seen.add(u))  # type: ignore[func-returns-value]  # adds
             raise InputError(
                 "particle %s" % twice, "the name occurs more than once", "Give every particle its own name"
             )
         for name in ("position", "rotation", "ts"):
             getattr(self, name).flags.writeable = False
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.position)
 
-    def select(self, index):
+    def select(self, index: Union[np.ndarray, Sequence[int]]) -> "ParticleSet":
         """Some of the particles.
 
         Parameters
@@ -105,7 +107,7 @@ class ParticleSet:
                        extra={k: [v[i] for i in index] for k, v in self.extra.items()},
                        trajectory=None if self.trajectory is None else self.trajectory.select(index))
 
-    def moved(self, shift):
+    def moved(self, shift: Sequence[float]) -> "ParticleSet":
         """The particles with their centres moved, each in its own frame.
 
         Parameters
@@ -121,7 +123,7 @@ class ParticleSet:
         return replace(self, position=self.position + self.rotation @ np.asarray(shift, np.float64),
                        trajectory=None if self.trajectory is None else self.trajectory.moved(shift))
 
-    def prerotated(self):
+    def prerotated(self) -> "ParticleSet":
         """The particles as they lie in volumes that were turned into the reference's frame: without rotation.
 
         What moved with the dose is in such volumes already: there is no trajectory.
@@ -132,7 +134,7 @@ class ParticleSet:
         """
         return replace(self, rotation=np.broadcast_to(np.eye(3), self.rotation.shape), trajectory=None)
 
-    def in_series(self, ts_id):
+    def in_series(self, ts_id: str) -> "ParticleSet":
         """The particles of one tilt series.
 
         Parameters
@@ -148,7 +150,7 @@ class ParticleSet:
             return self.select(np.zeros(len(self), bool))
         return self.select(self.ts == self.ts_ids.index(ts_id))
 
-    def names(self):
+    def names(self) -> List[str]:
         """The tilt series of each particle.
 
         Returns

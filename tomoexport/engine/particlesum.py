@@ -6,14 +6,18 @@ over tilt series and obey symmetries; the first, freed from the interpolation's 
 order of things is RELION 5's, whose maps come out.
 """
 
+from typing import Optional, Tuple
+
 import ducc0.nufft
 import numpy as np
 import scipy.fft
 
+from .arrays import Array
 from .average import held
+from .backend import Backend
 from .fourier import centre_crop, centre_phase, sphere
 from .kernels import implementation
-from .pseudosubtomo import windows
+from .pseudosubtomo import PseudosubtomoSetup, windows
 
 ACCURACY = 1e-5  # of turned transforms
 SAMPLES = 2_000_000  # of slices in one call, about
@@ -21,7 +25,7 @@ AT_ONCE = 4  # orientations that are sampled together
 TAPER = 10.0  # voxels from the map to nothing
 
 
-def batch(n_tilts, box):
+def batch(n_tilts: int, box: int) -> int:
     """Particles of one call of `sum_particles`, so that emptying and folding a grid take little of its time.
 
     Parameters
@@ -35,7 +39,8 @@ def batch(n_tilts, box):
     return SAMPLES // (n_tilts * box * (box // 2 + 1)) + 1
 
 
-def sum_particles(stack, plan, position_px, depth, matrix, visible, backend):
+def sum_particles(stack: Array, plan: PseudosubtomoSetup, position_px: np.ndarray, depth: np.ndarray,
+                  matrix: np.ndarray, visible: np.ndarray, backend: Backend) -> Tuple[np.ndarray, np.ndarray]:
     """Add up N particles.
 
     Parameters
@@ -63,7 +68,7 @@ def sum_particles(stack, plan, position_px, depth, matrix, visible, backend):
     return backend.to_host(data)[0], backend.to_host(weight)[0]
 
 
-def as_map(data):
+def as_map(data: np.ndarray) -> np.ndarray:
     """Sum of slices as a map, freed from the envelope of trilinear interpolation.
 
     Parameters
@@ -81,7 +86,7 @@ def as_map(data):
     return (scipy.fft.irfftn(data, s=(b, b, b)) / (line[:, None, None] * line[:, None] * line)).astype(np.float32)
 
 
-def symmetrised(data, weight, rotations):
+def symmetrised(data: np.ndarray, weight: np.ndarray, rotations: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Add up the sums in all orientations of a point group.
 
     Parameters
@@ -125,7 +130,7 @@ def symmetrised(data, weight, rotations):
     return scipy.fft.fftshift(scipy.fft.irfftn(out[0], s=(n, n, n))), np.maximum(out[1].real, 0)
 
 
-def divided(data, weight, crop=None):
+def divided(data: np.ndarray, weight: np.ndarray, crop: Optional[int] = None) -> np.ndarray:
     """The map, sum of slices over sum of weights.
 
     Parameters

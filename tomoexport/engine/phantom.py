@@ -1,6 +1,7 @@
 """A particle whose true shape is known in closed form: a chiral, asymmetric heap of Gaussian blobs."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -25,11 +26,11 @@ class Phantom:
     weight: np.ndarray
 
     @property
-    def diameter(self):
+    def diameter(self) -> float:
         """Angstrom: twice the largest distance at which a blob still counts."""
         return float(2 * (np.linalg.norm(self.centre, axis=1) + 2.5 * self.sigma).max())
 
-    def volume(self, box, pixel_size):
+    def volume(self, box: int, pixel_size: float) -> np.ndarray:
         """Density sampled on a grid.
 
         Parameters
@@ -54,7 +55,7 @@ class Phantom:
             transform += np.complex64(w) * gz[:, None, None] * gy[:, None] * gx
         return scipy.fft.fftshift(scipy.fft.irfftn(transform, s=(box,) * 3)).astype(np.float32)
 
-    def projection_transform(self, centre, kx, ky):
+    def projection_transform(self, centre: np.ndarray, kx: np.ndarray, ky: np.ndarray) -> np.ndarray:
         """Transform of the projection along the beam.
 
         Parameters
@@ -68,7 +69,7 @@ class Phantom:
         -------
         ndarray `(..., h, w//2+1)` complex64
         """
-        out = 0
+        out: Any = 0
         for b in range(len(self.sigma)):
             x, y = centre[..., b, 0, None, None], centre[..., b, 1, None, None]
             damp = 2 * (np.pi * self.sigma[b]) ** 2
@@ -78,7 +79,7 @@ class Phantom:
         return out
 
 
-def chiral_phantom(diameter=170.0, blobs=28, seed=7):
+def chiral_phantom(diameter: float = 170.0, blobs: int = 28, seed: int = 7) -> Phantom:
     """Make a phantom that differs from its mirror image and from itself turned.
 
     Parameters

@@ -1,11 +1,14 @@
 """Particle orientations: RELION's three Euler angles and rotation matrices."""
 
+from typing import Tuple
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .geometry import rotation_y, rotation_z
 
 
-def matrix_from_zyz(rot, tilt, psi):
+def matrix_from_zyz(rot: ArrayLike, tilt: ArrayLike, psi: ArrayLike) -> np.ndarray:
     """RELION orientation matrix ``A = Rz(-psi) Ry(-tilt) Rz(-rot)``.
 
     Parameters
@@ -22,7 +25,7 @@ def matrix_from_zyz(rot, tilt, psi):
         -np.asarray(rot, np.float64))
 
 
-def zyz_from_matrix(matrix):
+def zyz_from_matrix(matrix: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """RELION angles of a rotation matrix; the inverse of `matrix_from_zyz`.
 
     Parameters
@@ -47,7 +50,7 @@ def zyz_from_matrix(matrix):
     return np.rad2deg(rot), np.rad2deg(tilt), np.rad2deg(psi)
 
 
-def is_rotation(matrix, tolerance=1e-3):
+def is_rotation(matrix: np.ndarray, tolerance: float = 1e-3) -> np.ndarray:
     """Tell which matrices are proper rotations.
 
     Parameters

@@ -1,14 +1,16 @@
 """What happens to a tilt image before anything is cut out of it or projected back from it."""
 
 from dataclasses import dataclass
+from typing import Any, Callable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import scipy.ndimage
 
 from ..errors import UnitError
+from .backend import Backend
 from .fourier import ROWS, fourier_rescale, low_frequencies, taper
 from .kernels import implementation
-from .turn import turn_image
+from .turn import Turn, turn_image
 
 TAPER = 0.02  # of the shorter side, at least 8 pixels: where the images fall off to 0
 FLAT = 1e-6  # of the largest mean of a line: an image with less than that beside its plane has no contrast
@@ -33,11 +35,11 @@ class PreparedStack:
     """
 
     images: np.ndarray
-    pixel_size: tuple
+    pixel_size: Tuple[float, float]
     empty: np.ndarray
     filled: np.ndarray
 
-    def position_px(self, xy):
+    def position_px(self, xy: np.ndarray) -> np.ndarray:
         """Pixels of points in the prepared images.
 
         Parameters
@@ -55,7 +57,7 @@ class PreparedStack:
         return np.stack([xy[..., 1] / self.pixel_size[0] + h // 2, xy[..., 0] / self.pixel_size[1] + w // 2], -1)
 
 
-def remove_plane(image):
+def remove_plane(image: np.ndarray) -> np.ndarray:
     """Subtract the least-squares plane from an image.
 
     Parameters
@@ -74,7 +76,7 @@ def remove_plane(image):
     return image
 
 
-def fit_plane(rows, columns):
+def fit_plane(rows: np.ndarray, columns: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """The least-squares plane of an image.
 
     Parameters
@@ -95,7 +97,7 @@ def fit_plane(rows, columns):
     return (rows.sum() / (h * w) + slope_y * y).astype(np.float32)[:, None], (slope_x * x).astype(np.float32)
 
 
-def line_sums(image):
+def line_sums(image: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Sums of an image along its rows and columns; not finite if a pixel is not.
 
     Parameters
@@ -127,11 +129,11 @@ class Level:
         As of `fit_plane`.
     """
 
-    def __init__(self, along_y, along_x):
+    def __init__(self, along_y: np.ndarray, along_x: np.ndarray) -> None:
         self._along_y, self._along_x = along_y, along_x
         self._count, self._sum, self._squares = 0, 0.0, 0.0
 
-    def apply(self, y, rows):
+    def apply(self, y: int, rows: np.ndarray) -> None:
         """Level rows.
 
         Parameters
@@ -148,7 +150,7 @@ class Level:
         self._squares += float(flat @ flat)
 
     @property
-    def sd(self):
+    def sd(self) -> float:
         """Standard deviation of the rows so far; single precision may have left a level in them."""
         return np.sqrt(max(self._squares / self._count - (self._sum / self._count) ** 2, 0.0))
 
@@ -163,11 +165,11 @@ class Edges:
         Pixels.
     """
 
-    def __init__(self, shape, width):
+    def __init__(self, shape: Sequence[int], width: float) -> None:
         self._y, self._x = (taper(n, width) for n in shape)
         self._n = min(int(np.ceil(width)) + 1, shape[1] // 2)
 
-    def apply(self, y, rows):
+    def apply(self, y: int, rows: np.ndarray) -> None:
         """Multiply rows by the windows.
 
         Parameters
@@ -185,7 +187,7 @@ class Edges:
             rows *= window[:, None]
 
 
-def fill_bad_pixels(image):
+def fill_bad_pixels(image: np.ndarray) -> int:
     """Replace pixels that are not finite by the mean of the finite ones near them.
 
     Parameters
@@ -210,7 +212,10 @@ def fill_bad_pixels(image):
     return count
 
 
-def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="error", item="tilt image", turn=None):
+def prepare_image(image: np.ndarray, ratio: float = 1.0, invert: bool = True, normalize: bool = True,
+                  bad_pixels: str = "error", item: str = "tilt image",
+                  turn: Optional[Callable[[np.ndarray, Tuple[float, float]], np.ndarray]] = None
+                  ) -> Tuple[np.ndarray, Tuple[float, float], bool, int]:
     """Check, level, taper, rescale and normalise one tilt image, and turn it if asked to.
 
     Parameters
@@ -254,7 +259,7 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
         sums, scale = [s / unit for s in sums], scale / unit
     level, edges = Level(*fit_plane(*sums)), Edges(image.shape, max(8.0, TAPER * min(image.shape)))
 
-    def before(y, rows):
+    def before(y: int, rows: np.ndarray) -> None:
         level.apply(y, rows)
         edges.apply(y, rows)
 
@@ -276,7 +281,7 @@ def prepare_image(image, ratio=1.0, invert=True, normalize=True, bad_pixels="err
     return scaled, true_ratio, empty, filled
 
 
-def _checked(image, bad_pixels, item):
+def _checked(image: np.ndarray, bad_pixels: str, item: str) -> Tuple[Sequence[np.ndarray], int]:
     """Sums along rows and columns of an image of finite pixels, and how many were filled; changes the image."""
     filled = 0
     sums = line_sums(image)
@@ -292,7 +297,8 @@ def _checked(image, bad_pixels, item):
     return sums, filled
 
 
-def extend_image(image, ratio, margin, bad_pixels="error", item="tilt image"):
+def extend_image(image: np.ndarray, ratio: float, margin: int, bad_pixels: str = "error",
+                 item: str = "tilt image") -> Tuple[np.ndarray, Tuple[float, float], bool, int]:
     """Check one tilt image, repeat its edge pixels outwards and rescale it; it is neither levelled nor scaled.
 
     Parameters
@@ -322,7 +328,7 @@ def extend_image(image, ratio, margin, bad_pixels="error", item="tilt image"):
     return fourier_rescale(image, ratio) + (empty, filled) if ratio > 1 else (image, (1.0, 1.0), empty, filled)
 
 
-def _is_flat(image, sums):
+def _is_flat(image: np.ndarray, sums: Sequence[np.ndarray]) -> bool:
     """Whether an image is no more than a plane; by a part of its pixels, unless that is flat."""
     along_y, along_x = fit_plane(*sums)
     least = FLAT * np.abs(sums[0]).max() / image.shape[1]
@@ -333,7 +339,7 @@ def _is_flat(image, sums):
     return True
 
 
-def _mean_and_sd(spectrum, shape):
+def _mean_and_sd(spectrum: np.ndarray, shape: Sequence[int]) -> Tuple[float, float]:
     """Of the part of an image that is not padding, from its transform (Parseval's theorem)."""
     h, w = len(spectrum), 2 * (spectrum.shape[1] - 1)
     power = spectrum.real ** 2
@@ -344,7 +350,7 @@ def _mean_and_sd(spectrum, shape):
     return mean, np.sqrt(max((2 * total - first) / (h * w) / size - mean ** 2, 0.0))
 
 
-def rescaled_shape(shape, ratio):
+def rescaled_shape(shape: Sequence[int], ratio: float) -> Tuple[int, ...]:
     """Shape of an image after `fourier_rescale`, to a few pixels.
 
     Parameters
@@ -361,8 +367,10 @@ def rescaled_shape(shape, ratio):
     return tuple(2 * int(np.ceil(n / ratio / 2)) for n in shape) if abs(ratio - 1) > 1e-6 else tuple(shape)
 
 
-def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, normalize=True, bad_pixels="error",
-                  threads=1, progress=None, turn=None, backend="cpu", margin=None):
+def prepare_stack(read: Callable[[int], np.ndarray], items: Sequence[str], pixel_size_in: float, pixel_size_out: float,
+                  invert: bool = True, normalize: bool = True, bad_pixels: str = "error", threads: int = 1,
+                  progress: Optional[Callable[[], Any]] = None, turn: Optional[Turn] = None,
+                  backend: Union[Backend, str] = "cpu", margin: Optional[int] = None) -> PreparedStack:
     """Prepare all images of a series.
 
     Parameters
@@ -395,8 +403,9 @@ def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, norma
 
     kernels = implementation("numpy" if getattr(backend, "name", backend) == "numpy" else "cpu")
 
-    def one(t, out=None):
-        def turned(spectrum, true_ratio):
+    def one(t: int, out: Optional[np.ndarray] = None) -> Tuple[np.ndarray, Tuple[float, float], bool, int]:
+        def turned(spectrum: np.ndarray, true_ratio: Tuple[float, float]) -> np.ndarray:
+            assert turn is not None
             image = np.empty(turn.shape, np.float32) if out is None else out
             turn_image(spectrum, [pixel_size_in * r for r in true_ratio], turn.angle[t], pixel_size_out, kernels, image)
             return image
@@ -411,10 +420,10 @@ def prepare_stack(read, items, pixel_size_in, pixel_size_out, invert=True, norma
 
     first = one(0)
     images = np.empty((len(items),) + first[0].shape, np.float32)
-    results = [first[1:]] + [None] * (len(items) - 1)
+    results: List[Any] = [first[1:]] + [None] * (len(items) - 1)
     images[0] = first[0]
 
-    def store(t):
+    def store(t: int) -> None:
         scaled, *rest = one(t, images[t])
         if not turn:
             images[t] = scaled

@@ -7,11 +7,15 @@ factor is RELION's, so that it takes the files for its own.
 """
 
 from dataclasses import dataclass
+from typing import Optional, Tuple, Union
 
 import numpy as np
 
-from .ctf import frequency_grid
+from .arrays import Array
+from .backend import Backend
+from .ctf import Ctf, frequency_grid
 from .fourier import centre_phase, fourier_crop
+from .geometry import TiltSeriesGeometry
 from .kernels import CTF_MODES, implementation
 from .transforms import rfft2
 
@@ -51,16 +55,16 @@ class PseudosubtomoSetup:
     ratio: float
     binning: float
     mode: int
-    phase: object
-    slope: object
-    envelope: object
+    phase: Array
+    slope: Array
+    envelope: Array
     limit: np.ndarray
     circle: bool
     precrop: bool
-    whitening: object
+    whitening: Optional[Array]
 
 
-def dose_weight(dose, k, bfactor=0.0):
+def dose_weight(dose: Union[float, np.ndarray], k: np.ndarray, bfactor: float = 0.0) -> np.ndarray:
     """What is left of a frequency after a dose.
 
     Parameters
@@ -88,8 +92,10 @@ def dose_weight(dose, k, bfactor=0.0):
     return np.exp(-0.5 * np.asarray(dose) / (0.245 * k ** -1.665 + 2.81))
 
 
-def setup_pseudosubtomos(geometry, ctf, box, crop, pixel_size, binning, backend, ratio=1.0, invert=True, circle=True,
-                precrop=False, whitening=None, bfactor=0.0):
+def setup_pseudosubtomos(geometry: TiltSeriesGeometry, ctf: Optional[Ctf], box: int, crop: int, pixel_size: float,
+                         binning: float, backend: Backend, ratio: float = 1.0, invert: bool = True, circle: bool = True,
+                         precrop: bool = False, whitening: Optional[np.ndarray] = None,
+                         bfactor: float = 0.0) -> PseudosubtomoSetup:
     """Prepare what all particles of one tilt series share.
 
     Parameters
@@ -145,7 +151,7 @@ def setup_pseudosubtomos(geometry, ctf, box, crop, pixel_size, binning, backend,
                       None if whitening is None else put(whitening))
 
 
-def whitening_filter(images, side, box, binning=1.0):
+def whitening_filter(images: np.ndarray, side: int, box: int, binning: float = 1.0) -> np.ndarray:
     """What makes the spectrum of each tilt image flat.
 
     Parameters
@@ -197,7 +203,7 @@ def whitening_filter(images, side, box, binning=1.0):
     return out
 
 
-def cone_weight(size, axis, angle, sigma):
+def cone_weight(size: int, axis: np.ndarray, angle: float, sigma: float) -> np.ndarray:
     """Weight that takes away the frequencies about an axis, such as those of a membrane.
 
     Parameters
@@ -224,7 +230,8 @@ def cone_weight(size, axis, angle, sigma):
     return (1 - np.exp(-0.5 * (rho / (along * np.sin(np.deg2rad(angle) / 2) + sigma)) ** 2)).astype(np.float32)
 
 
-def visible_tilts(geometry, xy, radius, max_dose=None):
+def visible_tilts(geometry: TiltSeriesGeometry, xy: np.ndarray, radius: float,
+                  max_dose: Optional[float] = None) -> np.ndarray:
     """Which tilts show particles, the circle of their windows lying within the image.
 
     Parameters
@@ -249,7 +256,8 @@ def visible_tilts(geometry, xy, radius, max_dose=None):
     return inside if max_dose is None else inside & (geometry.dose <= max_dose)
 
 
-def windows(stack, plan, position_px, depth, visible, backend):
+def windows(stack: Array, plan: PseudosubtomoSetup, position_px: np.ndarray, depth: np.ndarray, visible: np.ndarray,
+            backend: Backend) -> Tuple[Array, Array]:
     """Transforms of windows, multiplied by the CTF, and the squares of the factors.
 
     Parameters
@@ -283,7 +291,8 @@ def windows(stack, plan, position_px, depth, visible, backend):
     return data, weight
 
 
-def extract_stacks(stack, plan, position_px, depth, visible, backend):
+def extract_stacks(stack: Array, plan: PseudosubtomoSetup, position_px: np.ndarray, depth: np.ndarray,
+                   visible: np.ndarray, backend: Backend) -> Array:
     """Cut out N particles as 2D stacks.
 
     Parameters
@@ -309,7 +318,8 @@ def extract_stacks(stack, plan, position_px, depth, visible, backend):
     return _circled(data, plan, plan.crop, 1 / plan.binning, backend)
 
 
-def _circled(data, plan, size, scale, backend, rolled=False):
+def _circled(data: Array, plan: PseudosubtomoSetup, size: int, scale: Union[float, np.floating], backend: Backend,
+             rolled: bool = False) -> Array:
     """Windows of transforms, levelled and masked if the plan says so, cropped and scaled; others are not rolled."""
     fft, b, first = backend.fft, plan.box, plan.box // 2 - size // 2
     if not plan.circle:
@@ -324,12 +334,12 @@ def _circled(data, plan, size, scale, backend, rolled=False):
     return implementation(backend).circle(rows, total, plan.crop / 2, EDGE, size, rolled, scale)
 
 
-def _reach(plan):
+def _reach(plan: PseudosubtomoSetup) -> int:
     """Rows above and below the centre that the circle touches."""
     return min(plan.crop // 2 + 1, plan.box // 2)
 
 
-def _transform(windows, reach, backend):
+def _transform(windows: Array, reach: int, backend: Backend) -> Array:
     """rfft2 of windows that are 0 but for some rows at both ends."""
     xp, fft, b = backend.xp, backend.fft, windows.shape[3]
     lines = xp.zeros(windows.shape[:3] + (b // 2 + 1,), np.complex64)
@@ -338,7 +348,9 @@ def _transform(windows, reach, backend):
     return fft.fft(lines, axis=2, overwrite_x=True)
 
 
-def extract_volumes(stack, plan, position_px, depth, matrix, visible, backend, cone=None):
+def extract_volumes(stack: Array, plan: PseudosubtomoSetup, position_px: np.ndarray, depth: np.ndarray,
+                    matrix: np.ndarray, visible: np.ndarray, backend: Backend,
+                    cone: Optional[np.ndarray] = None) -> Tuple[Array, Array, Array]:
     """Cut out N particles as 3D sums.
 
     Parameters

@@ -1,11 +1,12 @@
 """Values of records as plain types, nested: what a fingerprint is made of, so that no field can be forgotten."""
 
 from dataclasses import fields, is_dataclass
+from typing import Any, Dict
 
 import numpy as np
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """A value of plain types.
 
     Parameters
@@ -29,7 +30,7 @@ def plain(value):
     return value
 
 
-def fields_of(record):
+def fields_of(record: Any) -> Dict[str, Any]:
     """The fields of a dataclass as plain values.
 
     Parameters

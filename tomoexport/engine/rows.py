@@ -8,15 +8,23 @@ tilt), columns are displaced along y as well; rows then are sampled twice as fin
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
 from ..errors import InputError
-from .ctf import frequency_grid
+from .arrays import Array
+from .backend import Backend
+from .ctf import Ctf, frequency_grid
 from .fourier import fast_even
+from .geometry import TiltSeriesGeometry
 from .gridding import OVERSAMPLING, interpolation_table, prefilter
 from .kernels import CTF_MODES, implementation
+from .preprocess import PreparedStack
 from .weights import envelope, exact_filter, tilt_axis
+
+if TYPE_CHECKING:
+    from .tomogram import TomogramSetup, _Shape
 
 ENTRIES = 4097  # of the tables of filters
 IMAGE_BYTES = 64 << 20  # of finer images of one tilt that are worked on at once
@@ -50,23 +58,23 @@ class Lattice:
     origin: np.ndarray
     n_u: int
     phases: int
-    halo: tuple
+    halo: Tuple[int, int]
     position: np.ndarray
     offset: np.ndarray
     slab: np.ndarray
     slab_y: np.ndarray
 
     @property
-    def straight(self):
+    def straight(self) -> bool:
         """Whether no column of voxels is displaced along y."""
         return self.phases == 1 and self.halo == (0, 0)
 
-    def rows_shape(self, n_versions, block):
+    def rows_shape(self, n_versions: int, block: int) -> Tuple[int, int, int, int, int]:
         """Shape of the rows for a block of y: `(T, K, U, F, Y)`."""
         return len(self.across), n_versions, self.n_u, self.phases, block + sum(self.halo)
 
 
-def make_lattice(geometry, plan, upsampling):
+def make_lattice(geometry: TiltSeriesGeometry, plan: "TomogramSetup", upsampling: int) -> Lattice:
     """Lay the rows of a tilt series out for a tomogram.
 
     Parameters
@@ -119,7 +127,7 @@ def make_lattice(geometry, plan, upsampling):
     return Lattice(across, along, origin, 2 * half + 1, phases, halo, position, offset, slab, depth[:, 1])
 
 
-def _components(vectors, across, along):
+def _components(vectors: np.ndarray, across: np.ndarray, along: np.ndarray) -> np.ndarray:
     """Components `(T, 2, n)` of image vectors `(T, 2, n)` along the two sides of the lattice."""
     return np.linalg.solve(np.stack([across, along], -1), vectors)
 
@@ -149,8 +157,9 @@ class RowSampler:
         Angstrom: standard deviation of a Gaussian that the volume is smoothed with.
     """
 
-    def __init__(self, stack, geometry, ctf, plan, backend, correction, dose_weighting, weighted, upsampling,
-                 scale=1.0, smoothing=0.0):
+    def __init__(self, stack: Union[PreparedStack, "_Shape"], geometry: TiltSeriesGeometry, ctf: Optional[Ctf],
+                 plan: "TomogramSetup", backend: Backend, correction: str, dose_weighting: bool, weighted: bool,
+                 upsampling: int, scale: float = 1.0, smoothing: float = 0.0) -> None:
         self.stack, self.geometry, self.plan, self.ctf, self.backend = stack, geometry, plan, ctf, backend
         self.mode = CTF_MODES["none" if ctf is None else correction]
         self.dose_weighting, self.weighted = dose_weighting, weighted
@@ -176,32 +185,32 @@ class RowSampler:
         # An image frequency q is the 3D frequency M^T q; the weights act on its part across the axis.
         self.direction = np.einsum("tij,tj->ti", geometry.matrix, direction)
         self.u = np.linspace(0, 0.75 / pixel.min(), ENTRIES)
-        self._across = None
+        self._across: Optional[np.ndarray] = None
         self.step = np.array([1 / (n * p) for n, p in zip(self.padded, pixel)])
         depth = plan.slab_start + (np.arange(plan.n_slabs) + 0.5) * plan.slab_height
         self.depth = geometry.defocus_shift(depth) if self.mode != CTF_MODES["none"] else np.zeros(1)
 
     @property
-    def across(self):
+    def across(self) -> np.ndarray:
         """Weights of back-projection `(T, ENTRIES)` at the frequencies `u` across the axis."""
         if self._across is None:
             self._across = exact_filter(self.angle, self.u, self.plan.shape[0] * self.plan.pixel_size)
         return self._across
 
     @property
-    def n_versions(self):
+    def n_versions(self) -> int:
         """Versions of each image: one per slab of depth, or one without a CTF."""
         return len(self.depth)
 
-    def tilt_bytes(self):
+    def tilt_bytes(self) -> int:
         """Memory that filtering one tilt takes beyond its rows, bytes."""
         fine = 4 * self.shape[0] * self.shape[1]
         return 16 * self.padded[0] * self.padded[1] + 3 * fine * self._at_once()
 
-    def _at_once(self):
+    def _at_once(self) -> int:
         return max(1, min(self.n_versions, IMAGE_BYTES // (4 * self.shape[0] * self.shape[1])))
 
-    def fill(self, t, starts, rows):
+    def fill(self, t: int, starts: Sequence[int], rows: Array) -> None:
         """Filter and sample one tilt for some blocks of y.
 
         Parameters
@@ -220,7 +229,7 @@ class RowSampler:
         padded[y:y + h, x:x + w] = put(self.stack.images[t])
         transform = backend.fft.rfft2(padded)
         tables, scale, direction = self._tables(t)
-        phase = np.zeros(6) if self.mode == CTF_MODES["none"] else self.ctf.select([t]).polynomial()[0]
+        phase = np.zeros(6) if self.mode == CTF_MODES["none"] else cast(Ctf, self.ctf).select([t]).polynomial()[0]
         table = put(interpolation_table())
         lattice, many = self.lattice, self._at_once()
         for k in range(0, self.n_versions, many):
@@ -233,7 +242,7 @@ class RowSampler:
                     step = np.stack([self._pixel(lattice.across[t], False), self._pixel(lattice.along[t], False)], -1)
                     kernels.resample(fine, put(origin), put(step), table, rows[b, t, k:k + many, :, f])
 
-    def _tables(self, t):
+    def _tables(self, t: int) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Filters of one tilt as `kernels.weigh` takes them: tables, scale, direction."""
         one = self.geometry.select([t])
         bfactor = None if self.ctf is None else self.ctf.bfactor[[t]]
@@ -260,13 +269,13 @@ class RowSampler:
         entries += [(ENTRIES - 1) / self.u[-1]] * len(directions)
         return np.array(tables, np.float32), np.array(entries), np.array(directions)
 
-    def _pixel(self, xy, place=True):
+    def _pixel(self, xy: np.ndarray, place: bool = True) -> np.ndarray:
         """Finer pixel yx of a point of the image (angstrom xy from its centre), or of a difference of points."""
         scale = self.ratio / self.stack.pixel_size
         yx = np.asarray(xy)[::-1] * scale
         return yx + np.array(self.shape) / 2 if place else yx
 
-    def covered(self, starts, block):
+    def covered(self, starts: Sequence[int], block: int) -> np.ndarray:
         """Samples that lie within the tilt images.
 
         Parameters

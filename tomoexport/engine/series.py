@@ -1,9 +1,12 @@
 """Windows of the tilt images about particles, as they are: neither CTF-corrected nor weighted."""
 
 from dataclasses import dataclass
+from typing import Tuple
 
 import numpy as np
 
+from .arrays import Array
+from .backend import Backend
 from .fourier import centre_crop, fast_even, nearest_pixel
 from .kernels import CTF_MODES, implementation
 
@@ -24,11 +27,11 @@ class SeriesSetup:
 
     box: int
     padded: int
-    nothing: tuple
-    ones: object
+    nothing: Tuple[Array, Array]
+    ones: Array
 
 
-def setup_series(n_tilts, box, backend):
+def setup_series(n_tilts: int, box: int, backend: Backend) -> SeriesSetup:
     """Prepare what all particles of one tilt series share.
 
     Parameters
@@ -47,7 +50,8 @@ def setup_series(n_tilts, box, backend):
     return SeriesSetup(box, padded, (put(nothing), put(nothing[0].copy())), put(np.ones(shape, np.float32)))
 
 
-def extract_series(stack, plan, position_px, backend, shift=True):
+def extract_series(stack: Array, plan: SeriesSetup, position_px: np.ndarray, backend: Backend,
+                   shift: bool = True) -> Array:
     """Cut out N particles.
 
     Parameters

@@ -1,6 +1,7 @@
 """Tilt series of known particles: every projection in closed form, so that nothing is assumed of the reconstruction."""
 
 from dataclasses import dataclass
+from typing import Any, Callable, Optional, Tuple, cast
 
 import numpy as np
 import scipy.fft
@@ -8,6 +9,7 @@ import scipy.fft
 from .ctf import Ctf, Optics, alias_free_box, frequency_grid
 from .fourier import fast_even
 from .geometry import TiltSeriesGeometry
+from .phantom import Phantom
 from .poses import matrix_from_zyz
 
 
@@ -31,7 +33,7 @@ class SimulatedSeries:
     angles: np.ndarray
 
 
-def dose_decay(dose, k):
+def dose_decay(dose: float, k: np.ndarray) -> np.ndarray:
     """What radiation leaves of the signal, as an amplitude.
 
     Parameters
@@ -53,7 +55,7 @@ def dose_decay(dose, k):
     return np.exp(-0.5 * dose / (0.245 * np.maximum(k, 1e-6) ** -1.665 + 2.81))
 
 
-def dose_symmetric_order(tilt):
+def dose_symmetric_order(tilt: np.ndarray) -> np.ndarray:
     """Order of acquisition of a dose-symmetric scheme: by distance from the angle nearest 0.
 
     Parameters
@@ -69,8 +71,10 @@ def dose_symmetric_order(tilt):
     return np.lexsort((tilt, np.round(np.abs(tilt), 3))).argsort()
 
 
-def make_series(ts_id, image_shape, pixel_size, thickness, n_tilts, n_particles, rng, diameter, hand=-1, xtilt=0.0,
-                axis=85.0, step=3.0, dose_per_tilt=3.0, defocus=30000.0, astigmatism=600.0, optics=None):
+def make_series(ts_id: str, image_shape: Tuple[int, int], pixel_size: float, thickness: float, n_tilts: int,
+                n_particles: int, rng: np.random.Generator, diameter: float, hand: int = -1, xtilt: float = 0.0,
+                axis: float = 85.0, step: float = 3.0, dose_per_tilt: float = 3.0, defocus: float = 30000.0,
+                astigmatism: float = 600.0, optics: Optional[Optics] = None) -> SimulatedSeries:
     """Draw a geometry, a CTF and particle poses.
 
     Parameters
@@ -103,7 +107,8 @@ def make_series(ts_id, image_shape, pixel_size, thickness, n_tilts, n_particles,
     swap = 45 < abs(axis) % 180 < 135
     h, w = image_shape
     across, along = (h, w) if swap else (w, h)
-    size = tuple(2 * int(s // 2) * pixel_size for s in (across, along, thickness / pixel_size))
+    size = cast(Tuple[float, float, float],
+                tuple(2 * int(s // 2) * pixel_size for s in (across, along, thickness / pixel_size)))
     geometry = TiltSeriesGeometry(
         ts_id, image_shape, pixel_size, tilt, axis + rng.normal(0, 0.1, n_tilts),
         rng.normal(0, 4 * pixel_size, (n_tilts, 2)), order * dose_per_tilt, size, hand, order,
@@ -114,7 +119,7 @@ def make_series(ts_id, image_shape, pixel_size, thickness, n_tilts, n_particles,
     return SimulatedSeries(geometry, ctf, *_scatter(n_particles, np.array(size), diameter, rng))
 
 
-def _scatter(n, size, diameter, rng):
+def _scatter(n: int, size: np.ndarray, diameter: float, rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
     """Positions apart from one another and from the faces, and random orientations."""
     margin = np.array([0.75, 0.75, 0.55]) * diameter
     room = np.maximum(size / 2 - margin, 0)
@@ -133,7 +138,7 @@ def _scatter(n, size, diameter, rng):
     return position, angles
 
 
-def project_tilt(series, phantom, t, decay=True):
+def project_tilt(series: SimulatedSeries, phantom: Phantom, t: int, decay: bool = True) -> np.ndarray:
     """Noise-free image of one tilt: density times CTF, particles dark.
 
     Parameters
@@ -175,7 +180,8 @@ def project_tilt(series, phantom, t, decay=True):
     return image[box:box + h, box:box + w]
 
 
-def simulate_series(series, phantom, noise, rng, progress=None):
+def simulate_series(series: SimulatedSeries, phantom: Phantom, noise: float, rng: np.random.Generator,
+                    progress: Optional[Callable[[], Any]] = None) -> Tuple[np.ndarray, float]:
     """Images of a series, with white noise.
 
     Parameters
@@ -194,7 +200,7 @@ def simulate_series(series, phantom, noise, rng, progress=None):
     sd : float
         Standard deviation of the signal.
     """
-    images = []
+    images: Any = []
     for t in range(series.geometry.n_tilts):
         images.append(project_tilt(series, phantom, t))
         if progress:

@@ -4,12 +4,19 @@ P. Gilbert, J. Theor. Biol. 36 (1972) 105.  Projection and back-projection are e
 per voxel, so every step lessens the weighted difference between images and projections.
 """
 
+from typing import Any, Callable, Iterable, List, Optional
+
 import numpy as np
 
+from .arrays import Array
+from .backend import Backend
 from .kernels import implementation
+from .rows import Lattice
 
 
-def refine(volume, rows, covered, lattice, tilts, weight, y, iterations, backend, progress=None, each=None):
+def refine(volume: Array, rows: Array, covered: Array, lattice: Lattice, tilts: np.ndarray, weight: np.ndarray,
+           y: float, iterations: int, backend: Backend, progress: Optional[Callable[[], Any]] = None,
+           each: Optional[Callable[..., Iterable[Any]]] = None) -> Array:
     """Bring a block of a volume closer to its tilt images.
 
     Parameters
@@ -54,17 +61,17 @@ def refine(volume, rows, covered, lattice, tilts, weight, y, iterations, backend
     shape, each = rows.shape[2:], each or map
     parts = backend.threads if each is not map else 1
 
-    def forward(x):
-        def some(t):
+    def forward(x: Array) -> Array:
+        def some(t: slice) -> Array:
             if lattice.straight:
                 return kernels.project(x, send(position[t]), shape[0])[:, :, None]
             return kernels.project_sheared(x, send(position[t]), send(offset[t]), shape)
         return _joined(each(some, _slices(len(tilts), parts)), xp)
 
-    def backward(r):
+    def backward(r: Array) -> Array:
         group = send(np.zeros(len(tilts), np.int32))
 
-        def some(z):
+        def some(z: slice) -> Array:
             start = [a.copy() for a in (position, offset, slab)]
             for a in start:
                 a[:, 0] += z.start * a[:, 2]
@@ -88,11 +95,11 @@ def refine(volume, rows, covered, lattice, tilts, weight, y, iterations, backend
     return volume
 
 
-def _joined(parts, xp):
+def _joined(parts: Iterable[Array], xp: Any) -> Array:
     parts = list(parts)
     return parts[0] if len(parts) == 1 else xp.concatenate(parts)
 
 
-def _slices(n, parts):
+def _slices(n: int, parts: int) -> List[slice]:
     edges = np.linspace(0, n, min(n, parts) + 1).astype(int)
     return [slice(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:])]

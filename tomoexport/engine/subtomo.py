@@ -16,11 +16,15 @@ Warp's own order of things (trilinear, twice oversampled, numerator over weights
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, Optional, Tuple
 
 import numpy as np
 
-from .ctf import alias_free_box, frequency_grid
+from .arrays import Array
+from .backend import Backend
+from .ctf import Ctf, alias_free_box, frequency_grid
 from .fourier import centre_phase, factor_sum, fast_even, fourier_crop, nearest_pixel
+from .geometry import TiltSeriesGeometry
 from .gridding import crop_matrix, deapodisation, grid_size, kernel_table, parity_matrices, spread_terms
 from .kernels import CTF_MODES, implementation
 from .turn import runs_along_x
@@ -63,15 +67,16 @@ class SubtomoSetup:
     mode: int
     weight: np.ndarray
     density: np.ndarray
-    phase: object
-    slope: object
-    envelope: object
-    table: object
+    phase: Array
+    slope: Array
+    envelope: Array
+    table: Array
     matrix: np.ndarray
-    terms: tuple
+    terms: Optional[Tuple[Array, ...]]
 
 
-def padded_box(box, ctf, pixel_size, diameter, depth_range=0.0, largest=None):
+def padded_box(box: int, ctf: Optional[Ctf], pixel_size: float, diameter: float, depth_range: float = 0.0,
+               largest: Optional[int] = None) -> Tuple[int, int]:
     """Box in which the CTF is applied: the output box or, if larger, the alias-free one.
 
     Parameters
@@ -95,7 +100,9 @@ def padded_box(box, ctf, pixel_size, diameter, depth_range=0.0, largest=None):
     return (box if taken == box else fast_even(taken)), needed
 
 
-def setup_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weighting=True, mode="phaseflip", source=None):
+def setup_subtomos(geometry: TiltSeriesGeometry, ctf: Optional[Ctf], box: int, padded: int, pixel_size: float,
+                   backend: Backend, dose_weighting: bool = True, mode: str = "phaseflip",
+                   source: Optional[int] = None) -> SubtomoSetup:
     """Prepare what all particles of one tilt series share.
 
     Parameters
@@ -121,27 +128,31 @@ def setup_subtomos(geometry, ctf, box, padded, pixel_size, backend, dose_weighti
     SubtomoSetup
     """
     kx, ky = frequency_grid((padded, padded), pixel_size)
-    mode = CTF_MODES["none" if ctf is None else mode]
+    mode = CTF_MODES["none" if ctf is None else mode]  # type: ignore[assignment]  # its number from here on
     shape = (geometry.n_tilts, padded, padded // 2 + 1)
     weight = envelope(geometry, kx ** 2 + ky ** 2, None if ctf is None else ctf.bfactor,
                       None if ctf is None else ctf.scale, dose_weighting)
     if mode == CTF_MODES["none"]:
         phase, slope = np.zeros(shape, np.float32), np.zeros(shape[1:], np.float32)
     else:
+        assert ctf is not None
         phase, slope = ctf.coefficients(kx, ky)
         phase = (phase - np.rint(phase)).astype(np.float32)
         slope = slope.astype(np.float32)
     grid = grid_size(box)
     put = backend.to_device
     density = slice_density(geometry.matrix, (padded, padded), pixel_size, box * pixel_size)
-    plan = SubtomoSetup(box, padded, grid, source or padded, pixel_size, mode, weight, density, put(phase), put(slope),
-                       None, put(kernel_table(box, grid)), geometry.matrix, None)
+    plan = SubtomoSetup(box, padded, grid, source or padded, pixel_size,
+                        mode,  # type: ignore[arg-type]  # a number by now
+                        weight, density, put(phase), put(slope), None, put(kernel_table(box, grid)), geometry.matrix,
+                        None)
     if runs_along_x(geometry.matrix):
         plan = replace(plan, terms=tuple(put(a) for a in spread_terms(geometry.matrix[:, 1, ::2], box, grid)))
     return setup_visible(plan, geometry, np.ones(geometry.n_tilts, bool), backend)
 
 
-def setup_visible(plan, geometry, visible, backend):
+def setup_visible(plan: SubtomoSetup, geometry: TiltSeriesGeometry, visible: np.ndarray,
+                  backend: Backend) -> SubtomoSetup:
     """Adapt a plan to particles that only some of the tilts show: the others count in no density either.
 
     Parameters
@@ -165,7 +176,9 @@ def setup_visible(plan, geometry, visible, backend):
     return replace(plan, envelope=backend.to_device(envelope_))
 
 
-def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backend, correct=True):
+def reconstruct_subtomos(stack: Array, plan: SubtomoSetup, position_px: np.ndarray, depth: np.ndarray,
+                         matrix: np.ndarray, visible: np.ndarray, backend: Backend,
+                         correct: bool = True) -> Tuple[Array, ...]:
     """Reconstruct N particles.
 
     Parameters
@@ -199,15 +212,17 @@ def reconstruct_subtomos(stack, plan, position_px, depth, matrix, visible, backe
     """
     if not backend.on_gpu and len(position_px) > 1:
         of = lambda a, i: a if len(a) == 1 else a[i:i + 1]  # noqa: E731
-        made = [reconstruct_subtomos(stack, plan, *(of(a, i) for a in (position_px, depth, matrix, visible)), backend,
-                                     correct) for i in range(len(position_px))]
+        made = [reconstruct_subtomos(  # type: ignore[call-arg]  # mypy takes * for all
+            stack, plan, *(of(a, i) for a in (position_px, depth, matrix, visible)), backend, correct)
+            for i in range(len(position_px))]
         return tuple(None if parts[0] is None else np.concatenate(parts) for parts in zip(*made))
     aligned = plan.terms is not None and len(matrix) == 1 and np.array_equal(matrix[0], plan.matrix)
     data, weight = slices(stack, plan, position_px, depth, visible, backend)
     return (_spread if aligned else _insert)(data, weight, plan, matrix, backend, correct)
 
 
-def _insert(data, weight, plan, matrix, backend, correct):
+def _insert(data: Array, weight: Array, plan: SubtomoSetup, matrix: np.ndarray, backend: Backend,
+            correct: bool) -> Tuple[Array, ...]:
     """Volumes and 3D CTFs of slices in any orientation."""
     xp, kernels = backend.xp, implementation(backend)
     # A frequency q of the window is the 3D frequency M^T q; in cells of the grid, q counts grid / box of them.
@@ -221,13 +236,15 @@ def _insert(data, weight, plan, matrix, backend, correct):
     matrix, *last = (backend.to_device(m) for m in crop_matrix(plan.box, plan.grid, True))
     n, g, _, gh = folded[1].shape
     along_z = (matrix @ folded[1].reshape(n, g, g * gh)).reshape(n, plan.box, g, gh)
-    return volumes, _crop_last(matrix @ along_z, *last, (1, 2), xp)
+    return volumes, _crop_last(matrix @ along_z, *last, (1, 2), xp)  # type: ignore[call-arg]  # mypy takes * for all
 
 
-def _spread(data, weight, plan, matrix, backend, correct):
+def _spread(data: Array, weight: Array, plan: SubtomoSetup, matrix: np.ndarray, backend: Backend,
+            correct: bool) -> Tuple[Array, ...]:
     """Volumes and 3D CTFs of slices whose x is the volume's y."""
     xp, fft, kernels = backend.xp, backend.fft, implementation(backend)
     (n, t, b, bh), g, half = data.shape, plan.grid, plan.box // 2
+    assert plan.terms is not None
     start, source, factor, centred = plan.terms
     # The centre stays at pixel b//2 along y, where nothing is gridded.
     data *= xp.asarray(np.where(np.arange(bh) % 2, -1, 1).astype(np.float32))
@@ -248,7 +265,7 @@ def _spread(data, weight, plan, matrix, backend, correct):
 
 
 @lru_cache(maxsize=4)
-def _within(box):
+def _within(box: int) -> np.ndarray:
     """Frequencies of a slice that lie in the sphere of the box; the Nyquist frequency does not."""
     q = np.fft.fftfreq(box, 1 / box)
     out = (q[:, None] ** 2 + np.arange(box // 2 + 1) ** 2 < 0.25 * box ** 2).astype(np.float32)
@@ -256,7 +273,7 @@ def _within(box):
     return out
 
 
-def _x_last(transfer, xp):
+def _x_last(transfer: Array, xp: Any) -> Array:
     """Half transforms of even functions `(N, kz, kx, ky >= 0)` as `(N, kz, ky, kx >= 0)`."""
     n, b, _, bh = transfer.shape
     out = xp.empty((n, b, b, bh), np.float32)
@@ -268,7 +285,8 @@ def _x_last(transfer, xp):
     return out
 
 
-def slices(stack, plan, position_px, depth, visible, backend):
+def slices(stack: Array, plan: SubtomoSetup, position_px: np.ndarray, depth: np.ndarray, visible: np.ndarray,
+           backend: Backend) -> Tuple[Array, Array]:
     """Windows of N particles, CTF and weights applied, cropped to the output box and transformed.
 
     Parameters
@@ -316,7 +334,7 @@ def slices(stack, plan, position_px, depth, visible, backend):
     return kernels.join_parts(cropped.reshape(2, bh, 3, n, t, bh), within, within)
 
 
-def exact_windows(padded, ratio):
+def exact_windows(padded: int, ratio: float) -> Tuple[int, int]:
     """Sides of unbinned windows and of the CTF box whose ratio is that of the pixel sizes.
 
     Parameters
@@ -338,7 +356,7 @@ def exact_windows(padded, ratio):
     return min(choices)[2:]
 
 
-def _crop_last(partly, last, mates, axes, xp):
+def _crop_last(partly: Array, last: Array, mates: Array, axes: Tuple[int, ...], xp: Any) -> Array:
     """Crop the last axis of an even function's transform, the others being cropped already.
 
     Parameters
@@ -361,7 +379,7 @@ def _crop_last(partly, last, mates, axes, xp):
     return out
 
 
-def _to_real(grids, plan, backend):
+def _to_real(grids: Array, plan: SubtomoSetup, backend: Backend) -> Array:
     """Inverse transform, de-apodise and crop Fourier grids `(N, grid, grid, grid//2+1)`; centre at box//2."""
     fft = backend.fft
     first = plan.grid // 2 - plan.box // 2

@@ -1,6 +1,7 @@
 """Point groups by the names and axes of RELION and Heymann's conventions."""
 
 import re
+from typing import Dict, Tuple
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -8,8 +9,9 @@ from scipy.spatial.transform import Rotation
 from ..errors import InputError
 
 _GOLDEN = (1 + 5 ** 0.5) / 2
+_Generators = Tuple[Tuple[int, Tuple[float, float, float]], ...]
 #: Orders and axes (xyz) that generate a group.
-_GENERATORS = {
+_GENERATORS: Dict[str, _Generators] = {
     "T": ((3, (0, 0, 1)), (2, (0, 2 ** 0.5, 1))),
     "O": ((3, (1, 1, 1)), (4, (0, 0, 1))),
     "I1": ((2, (0, 0, 1)), (5, (0, 1, _GOLDEN))),
@@ -19,7 +21,7 @@ _GENERATORS = {
 _ORDERS = {"T": 12, "O": 24, "I1": 60, "I2": 60, "I3": 60, "I4": 60}
 
 
-def point_group(name):
+def point_group(name: str) -> np.ndarray:
     """Rotations of a point group.
 
     Parameters
@@ -47,6 +49,7 @@ def point_group(name):
     word = str(name).strip().upper()
     match = re.fullmatch(r"([CD])([1-9]\d{0,2})", word)
     key = "I2" if word == "I" else word
+    generators: _Generators
     if match:
         kind, n = match.group(1), int(match.group(2))
         generators, order = ((n, (0, 0, 1)),) + (((2, (1, 0, 0)),) if kind == "D" else ()), n * (1 + (kind == "D"))

@@ -8,11 +8,17 @@ those pieces of the rows only; finished pieces of it are handed on at once, so t
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from typing import Any, Callable, Iterable, List, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
 from ..errors import InputError
+from .arrays import Array
+from .backend import Backend
+from .ctf import Ctf
+from .geometry import TiltSeriesGeometry
 from .kernels import implementation
+from .preprocess import PreparedStack
 from .rows import RowSampler
 from .sirt import refine
 
@@ -46,7 +52,7 @@ class TomogramSetup:
         Angstrom, along the beam.
     """
 
-    shape: tuple
+    shape: Tuple[int, int, int]
     pixel_size: float
     centre: np.ndarray
     n_slabs: int
@@ -54,7 +60,7 @@ class TomogramSetup:
     slab_height: float
 
 
-def setup_tomogram(geometry, pixel_size, ctf=None):
+def setup_tomogram(geometry: TiltSeriesGeometry, pixel_size: float, ctf: Optional[Ctf] = None) -> TomogramSetup:
     """Plan the tomogram of a tilt series.
 
     Parameters
@@ -72,7 +78,8 @@ def setup_tomogram(geometry, pixel_size, ctf=None):
         Even sides. A slab is so thin that at Nyquist the CTF's phase is off by pi/4 at most at its faces: half its
         height changes the defocus by no more than ``p^2 / lambda``.
     """
-    shape = tuple(max(2, 2 * int(np.floor(s / pixel_size / 2 + 0.5))) for s in geometry.volume_size[::-1])
+    shape = cast(Tuple[int, int, int], tuple(max(2, 2 * int(np.floor(s / pixel_size / 2 + 0.5)))
+                                             for s in geometry.volume_size[::-1]))
     centre = geometry.centre / pixel_size
     half = np.maximum(centre, np.array(shape[::-1]) - centre) * pixel_size
     reach = float(np.abs(geometry.rotation[:, 2] * half).sum(axis=1).max())
@@ -84,8 +91,12 @@ def setup_tomogram(geometry, pixel_size, ctf=None):
     return TomogramSetup(shape, pixel_size, centre, n, -reach, 2 * reach / n)
 
 
-def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phaseflip", dose_weighting=True, group=None,
-                         progress=None, sirt=0, memory=MEMORY, put=None):
+def reconstruct_tomogram(stack: PreparedStack, geometry: TiltSeriesGeometry, ctf: Optional[Ctf], plan: TomogramSetup,
+                         backend: Backend, correction: str = "phaseflip", dose_weighting: bool = True,
+                         group: Optional[np.ndarray] = None, progress: Optional[Callable[[float], Any]] = None,
+                         sirt: int = 0, memory: int = MEMORY,
+                         put: Optional[Callable[[int, int, List[np.ndarray]], Any]] = None
+                         ) -> Optional[List[np.ndarray]]:
     """Reconstruct a tomogram.
 
     Parameters
@@ -132,11 +143,11 @@ def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phasef
     """
     group = np.zeros(geometry.n_tilts, np.int32) if group is None else np.asarray(group, np.int32)
     n_groups = int(group.max()) + 1
-    volumes = None
+    volumes: Optional[np.ndarray] = None
     if put is None:
         volumes = np.empty((1 if n_groups == 1 else 3,) + plan.shape, np.float32)
 
-        def put(z, y, pieces):
+        def put(z: int, y: int, pieces: List[np.ndarray]) -> None:
             for volume, piece in zip(volumes, pieces):
                 volume[z:z + piece.shape[0], y:y + piece.shape[1]] = piece
 
@@ -145,7 +156,8 @@ def reconstruct_tomogram(stack, geometry, ctf, plan, backend, correction="phasef
     return None if volumes is None else list(volumes)
 
 
-def tomogram_bytes(stack_shape, geometry, ctf, plan, backend, n_groups=1, sirt=0):
+def tomogram_bytes(stack_shape: Sequence[int], geometry: TiltSeriesGeometry, ctf: Optional[Ctf], plan: TomogramSetup,
+                   backend: Backend, n_groups: int = 1, sirt: int = 0) -> Tuple[int, int]:
     """Memory that a reconstruction takes at least beyond the prepared images, and with which it is fastest.
 
     Parameters
@@ -175,13 +187,15 @@ class _Shape:
     """A stack of which nothing but the shape is known."""
 
     images: np.ndarray
-    pixel_size: tuple
+    pixel_size: Tuple[float, float]
 
 
 class _Work:
     """One reconstruction: rows of some blocks of y at a time, then the pieces of the volume that they give."""
 
-    def __init__(self, stack, geometry, ctf, plan, backend, correction, dose_weighting, group, n_groups, sirt, memory):
+    def __init__(self, stack: Union[PreparedStack, _Shape], geometry: TiltSeriesGeometry, ctf: Optional[Ctf],
+                 plan: TomogramSetup, backend: Backend, correction: str, dose_weighting: bool, group: np.ndarray,
+                 n_groups: int, sirt: int, memory: Optional[int]) -> None:
         self.plan, self.backend, self.group, self.n_groups, self.sirt = plan, backend, group, n_groups, sirt
         self.kernels = implementation(backend)
         common = (stack, geometry, ctf, plan, backend, correction, dose_weighting)
@@ -207,7 +221,7 @@ class _Work:
                 remedy = "Device %d has no more: take larger voxels, or --device cpu" % backend.device
             self._fit(memory, remedy)
 
-    def _largest_block(self):
+    def _largest_block(self) -> int:
         """Voxels along y of a block: enough to be quick, few enough for one CTF along displaced columns."""
         block = GPU_BLOCK if self.backend.on_gpu else BLOCK
         lattice, ny = self.samplers[0].lattice, self.plan.shape[1]
@@ -221,7 +235,7 @@ class _Work:
         sizes = range(max(16, 16 * (3 * block // 64)), 16 * (-(-block // 16)) + 1, 16)
         return min(sizes, key=lambda size: (-(-ny // size) * (size + 8), -size))
 
-    def bytes(self, block, n_blocks):
+    def bytes(self, block: int, n_blocks: int) -> int:
         """Memory with the rows of so many blocks held at once."""
         nz, _, nx = self.plan.shape
         threads = 1 if self.whole else self.threads
@@ -233,7 +247,7 @@ class _Work:
         filtering = max(s.tilt_bytes() for s in self.samplers)
         return rows * n_blocks + max(threads * piece, self.threads * filtering)
 
-    def _fit(self, memory, remedy):
+    def _fit(self, memory: int, remedy: str) -> None:
         """Choose how many blocks' rows are held at once; smaller blocks if not even one's are within the limit."""
         while self.bytes(self.block, 1) > memory and self.block > 16 and not self.whole:
             self.block = 16 * (self.block // 32) or 16
@@ -243,12 +257,12 @@ class _Work:
         each = self.bytes(self.block, 2) - self.bytes(self.block, 1)
         self.at_once = 1 + int((memory - self.bytes(self.block, 1)) // each)
 
-    def _sections(self, block):
+    def _sections(self, block: int) -> int:
         """Sections of the volume in a piece."""
         nz, _, nx = self.plan.shape
         return max(1, min(nz, PIECE_BYTES // (4 * block * nx * self.n_groups)))
 
-    def run(self, put, progress):
+    def run(self, put: Callable[[int, int, List[np.ndarray]], Any], progress: Callable[[float], Any]) -> None:
         """Make all pieces."""
         ny = self.plan.shape[1]
         starts = list(range(0, ny, self.block))
@@ -256,37 +270,40 @@ class _Work:
             for first in range(0, len(starts), self.at_once):
                 part = starts[first:first + self.at_once]
                 rows = [self._rows(sampler, part, pool, progress) for sampler in self.samplers]
-                make = partial(self._refined if self.sirt else self._back_projected, part, rows, put, progress)
+                make: Callable[..., None] = partial(self._refined if self.sirt else self._back_projected, part, rows,
+                                                    put, progress)
                 if self.whole:
                     make(self._tasks(1)[0], each=None if self.backend.on_gpu else pool.map)
                 else:
                     list(pool.map(make, self._tasks(len(part))))
 
-    def _rows(self, sampler, part, pool, progress):
+    def _rows(self, sampler: RowSampler, part: List[int], pool: ThreadPoolExecutor,
+              progress: Callable[[float], Any]) -> Array:
         """Rows of all tilts for some blocks; `(len(part), T, K, U, F, Y)`."""
         shape = (len(part),) + sampler.lattice.rows_shape(sampler.n_versions, self.block)
         rows = self.backend.xp.empty(shape, np.float32)
         share = FILTERING * sum(self._length(start) for start in part) / shape[1] / len(self.samplers)
 
-        def fill(t):
+        def fill(t: int) -> None:
             sampler.fill(t, part, rows)
             progress(share)
 
         list(pool.map(fill, range(shape[1])))
         return rows
 
-    def _tasks(self, n_blocks):
+    def _tasks(self, n_blocks: int) -> List[Tuple[int, int, int]]:
         """Block, first and last section of every piece."""
         nz = self.plan.shape[0]
         n = nz if self.sirt else self._sections(self.block)
         return [(b, z, min(z + n, nz)) for b in range(n_blocks) for z in range(0, nz, n)]
 
-    def _back_projected(self, part, rows, put, progress, task):
+    def _back_projected(self, part: List[int], rows: List[Array], put: Callable[[int, int, List[np.ndarray]], Any],
+                        progress: Callable[[float], Any], task: Tuple[int, int, int]) -> None:
         b, first, last = task
         put(first, part[b], self._finished(self._back_project(rows[0][b], part[b], first, last), part[b]))
         progress((1 - FILTERING) * self._length(part[b]) * (last - first) / self.plan.shape[0])
 
-    def _back_project(self, rows, start, first, last):
+    def _back_project(self, rows: Array, start: int, first: int, last: int) -> Array:
         """Sums over the tilts of each group for some sections of a block; `(n_groups, n_z, block, nx)`."""
         lattice, kernels, send = self.samplers[0].lattice, self.kernels, self.backend.to_device
         nx = self.plan.shape[2]
@@ -301,10 +318,10 @@ class _Work:
         return kernels.backproject_sheared(rows, position, offset, slab, send(self.group), self.n_groups,
                                            (last - first, self.block, nx))
 
-    def _length(self, start):
+    def _length(self, start: int) -> int:
         return min(self.block, self.plan.shape[1] - start)
 
-    def _finished(self, sums, start):
+    def _finished(self, sums: Array, start: int) -> List[np.ndarray]:
         """The tomogram, and its halves if there are groups, of sums over the tilts of each group."""
         sums = self.backend.to_host(sums[:, :, :self._length(start)])
         if self.n_groups == 1:
@@ -313,7 +330,9 @@ class _Work:
         whole *= np.float32(0.5)
         return [whole, sums[0], sums[1]]
 
-    def _refined(self, part, rows, put, progress, task, each=None):
+    def _refined(self, part: List[int], rows: List[Array], put: Callable[[int, int, List[np.ndarray]], Any],
+                 progress: Callable[[float], Any], task: Tuple[int, int, int],
+                 each: Optional[Callable[..., Iterable[Any]]] = None) -> None:
         """SIRT of a block, from its back-projection."""
         b, first, last = task
         sampler, xp = self.samplers[1], self.backend.xp

@@ -7,8 +7,10 @@ tilt as RELION's polishing measures it.  Each gives a position ``r`` in angstrom
 """
 
 from dataclasses import dataclass, replace
+from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.interpolate import PchipInterpolator
 from scipy.spatial.transform import Rotation
 
@@ -46,9 +48,9 @@ class Trajectory:
 
     position: np.ndarray
     rotation: np.ndarray
-    shift: np.ndarray = (0.0, 0.0, 0.0)
+    shift: np.ndarray = (0.0, 0.0, 0.0)  # type: ignore[assignment]  # becomes an array
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, ndim, last in (("position", 3, (3,)), ("rotation", 4, (3, 3)), ("shift", 1, (3,))):
             array = np.array(getattr(self, name), np.float64)
             if array.ndim != ndim or array.shape[-len(last):] != last:
@@ -65,15 +67,16 @@ class Trajectory:
             raise InputError("trajectories", "the shift is not finite", "Give three numbers")
         _check(self.position, self.rotation)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.position)
 
     @property
-    def start(self):
+    def start(self) -> Tuple[np.ndarray, np.ndarray]:
         """Position `(N, 3)` and rotation `(N, 3, 3)` at the lowest dose, tau = 0."""
         return self.position[:, 0] + self.rotation[:, 0] @ self.shift, self.rotation[:, 0]
 
-    def at(self, dose, tilts=None):
+    def at(self, dose: ArrayLike,
+           tilts: Optional[Union[np.ndarray, Sequence[int]]] = None) -> Tuple[np.ndarray, np.ndarray]:
         """Where the particles are, and how they are turned, in the tilts of a series.
 
         Parameters
@@ -103,7 +106,7 @@ class Trajectory:
             position = position + rotation @ self.shift
         return position, rotation
 
-    def _rotation(self, tau):
+    def _rotation(self, tau: np.ndarray) -> np.ndarray:
         n, samples = self.rotation.shape[:2]
         if samples == 1 or not n:
             return np.repeat(self.rotation[:, :1], len(tau), axis=1)
@@ -111,7 +114,7 @@ class Trajectory:
         turn = Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix() if vector.size else np.zeros(0)
         return turn.reshape(n, len(tau), 3, 3) @ self.rotation[:, :1]
 
-    def moved(self, shift):
+    def moved(self, shift: Sequence[float]) -> "Trajectory":
         """The same particles followed at another point of theirs.
 
         Parameters
@@ -126,7 +129,7 @@ class Trajectory:
         """
         return replace(self, shift=self.shift + np.asarray(shift, np.float64))
 
-    def select(self, index):
+    def select(self, index: Union[np.ndarray, Sequence[int]]) -> "Trajectory":
         """Some of the particles.
 
         Parameters
@@ -162,9 +165,9 @@ class TiltTrajectory:
 
     position: np.ndarray
     rotation: np.ndarray
-    displacement: tuple
+    displacement: Tuple[np.ndarray, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  frozen
         put("position", np.array(self.position, np.float64).reshape(-1, 3))
         put("rotation", np.array(self.rotation, np.float64).reshape(-1, 3, 3))
@@ -181,15 +184,16 @@ class TiltTrajectory:
         for array in (self.position, self.rotation) + self.displacement:
             array.flags.writeable = False
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.position)
 
     @property
-    def start(self):
+    def start(self) -> Tuple[np.ndarray, np.ndarray]:
         """Position `(N, 3)` and rotation `(N, 3, 3)` without displacement."""
         return self.position, self.rotation
 
-    def at(self, dose, tilts=None):
+    def at(self, dose: ArrayLike,
+           tilts: Optional[Union[np.ndarray, Sequence[int]]] = None) -> Tuple[np.ndarray, np.ndarray]:
         """Where the particles are, and how they are turned, in the tilts of a series.
 
         Parameters
@@ -219,7 +223,7 @@ class TiltTrajectory:
         moved = moved if tilts is None else moved[:, tilts]
         return moved, np.repeat(self.rotation[:, None], moved.shape[1], axis=1)
 
-    def moved(self, shift):
+    def moved(self, shift: Sequence[float]) -> "TiltTrajectory":
         """The same particles followed at another point of theirs.
 
         Parameters
@@ -233,7 +237,7 @@ class TiltTrajectory:
         """
         return replace(self, position=self.position + self.rotation @ np.asarray(shift, np.float64))
 
-    def select(self, index):
+    def select(self, index: Union[np.ndarray, Sequence[int]]) -> "TiltTrajectory":
         """Some of the particles.
 
         Parameters
@@ -245,10 +249,11 @@ class TiltTrajectory:
         TiltTrajectory
         """
         index = np.arange(len(self))[index]
-        return TiltTrajectory(self.position[index], self.rotation[index], [self.displacement[i] for i in index])
+        return TiltTrajectory(self.position[index], self.rotation[index],
+                              [self.displacement[i] for i in index])  # type: ignore[arg-type]  # becomes a tuple
 
 
-def normalised_dose(dose):
+def normalised_dose(dose: ArrayLike) -> np.ndarray:
     """Dose from 0 at the tilt that was exposed first to 1 at the last.
 
     Parameters
@@ -274,7 +279,7 @@ def normalised_dose(dose):
     return (dose - dose.min()) / span if span else np.zeros(dose.shape)
 
 
-def _interpolate(values, tau):
+def _interpolate(values: np.ndarray, tau: np.ndarray) -> np.ndarray:
     """Monotone cubics through samples `(N, S, K)` at equal steps from 0 to 1, at tau `(T,)`: `(N, T, K)`."""
     n, samples, width = values.shape
     if samples == 1 or not n:
@@ -282,7 +287,7 @@ def _interpolate(values, tau):
     return PchipInterpolator(np.linspace(0, 1, samples), values, axis=1)(tau).reshape(n, len(tau), width)
 
 
-def _relative(rotation):
+def _relative(rotation: np.ndarray) -> np.ndarray:
     """Rotation vectors `(N, R, 3)`, radians in the tomogram frame, from the first sample to each, without jumps.
 
     A rotation by an angle a about an axis is also one by a + 2 pi k: k is taken nearest to the sample before.
@@ -302,7 +307,7 @@ def _relative(rotation):
     return vector
 
 
-def _check(position, rotation):
+def _check(position: np.ndarray, rotation: np.ndarray) -> None:
     for what, good in (("coordinates are not finite numbers", np.isfinite(position).all(axis=(1, 2))),
                        ("matrices are no proper rotations", is_rotation(rotation).all(axis=1) if len(rotation)
                         else np.ones(0, bool))):

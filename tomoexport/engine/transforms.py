@@ -8,13 +8,15 @@ four axes, the first of which counts particles, are therefore transformed partic
 do not depend on those that it is grouped with.
 """
 
+from typing import List, Optional, Sequence
+
 import ducc0.fft
 import numpy as np
 
 SCALED = 2  # ducc0's name for division by the number of samples
 
 
-def fft(x, axis=-1, overwrite_x=False):
+def fft(x: np.ndarray, axis: int = -1, overwrite_x: bool = False) -> np.ndarray:
     """Transform complex numbers along one axis.
 
     Parameters
@@ -32,7 +34,7 @@ def fft(x, axis=-1, overwrite_x=False):
     return _complex(x, axis, overwrite_x, True, 0)
 
 
-def ifft(x, axis=-1, overwrite_x=False):
+def ifft(x: np.ndarray, axis: int = -1, overwrite_x: bool = False) -> np.ndarray:
     """Inverse of `fft`, divided by the number of samples.
 
     Parameters
@@ -48,7 +50,7 @@ def ifft(x, axis=-1, overwrite_x=False):
     return _complex(x, axis, overwrite_x, False, SCALED)
 
 
-def rfft(x, n=None, axis=-1):
+def rfft(x: np.ndarray, n: Optional[int] = None, axis: int = -1) -> np.ndarray:
     """Transform real numbers along one axis, of which the frequencies from 0 to n//2 are kept.
 
     Parameters
@@ -72,7 +74,7 @@ def rfft(x, n=None, axis=-1):
     return _forward(x, (axis,))
 
 
-def rfft2(x, axes=(-2, -1)):
+def rfft2(x: np.ndarray, axes: Sequence[int] = (-2, -1)) -> np.ndarray:
     """Transform real numbers along two axes, of which the last has the frequencies from 0 to n//2.
 
     Parameters
@@ -87,7 +89,8 @@ def rfft2(x, axes=(-2, -1)):
     return _forward(x, axes)
 
 
-def irfftn(x, s=None, axes=None, overwrite_x=False):
+def irfftn(x: np.ndarray, s: Optional[Sequence[int]] = None, axes: Optional[Sequence[int]] = None,
+           overwrite_x: bool = False) -> np.ndarray:
     """Inverse of transforms of real numbers, divided by the number of samples.
 
     Parameters
@@ -113,7 +116,8 @@ def irfftn(x, s=None, axes=None, overwrite_x=False):
     return _inverse(x, s, tuple(range(x.ndim)) if axes is None else axes, overwrite_x)
 
 
-def irfft2(x, s=None, axes=(-2, -1), overwrite_x=False):
+def irfft2(x: np.ndarray, s: Optional[Sequence[int]] = None, axes: Sequence[int] = (-2, -1),
+           overwrite_x: bool = False) -> np.ndarray:
     """Inverse of `rfft2`.
 
     Parameters
@@ -128,7 +132,7 @@ def irfft2(x, s=None, axes=(-2, -1), overwrite_x=False):
     return _inverse(x, s, axes, overwrite_x)
 
 
-def irfft(x, n=None, axis=-1, overwrite_x=False):
+def irfft(x: np.ndarray, n: Optional[int] = None, axis: int = -1, overwrite_x: bool = False) -> np.ndarray:
     """Inverse of `rfft`.
 
     Parameters
@@ -147,14 +151,14 @@ def irfft(x, n=None, axis=-1, overwrite_x=False):
     return _inverse(x, None if n is None else (n,), (axis,), overwrite_x)
 
 
-def _complex(x, axis, overwrite_x, forward, scale):
+def _complex(x: np.ndarray, axis: int, overwrite_x: bool, forward: bool, scale: int) -> np.ndarray:
     out = x if overwrite_x else np.empty(x.shape, x.dtype)
     for part in _particles(x, (axis,)):
         ducc0.fft.c2c(x[part], axes=(axis % x.ndim,), forward=forward, inorm=scale, out=out[part])
     return out
 
 
-def _forward(x, axes):
+def _forward(x: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     axes = [a % x.ndim for a in axes]
     shape = list(x.shape)
     shape[axes[-1]] = shape[axes[-1]] // 2 + 1
@@ -164,7 +168,7 @@ def _forward(x, axes):
     return out
 
 
-def _inverse(x, s, axes, overwrite_x):
+def _inverse(x: np.ndarray, s: Optional[Sequence[int]], axes: Sequence[int], overwrite_x: bool) -> np.ndarray:
     axes = [a % x.ndim for a in axes]
     shape = list(x.shape)
     last = shape[axes[-1]] = 2 * (x.shape[axes[-1]] - 1) if s is None else s[-1]
@@ -177,7 +181,7 @@ def _inverse(x, s, axes, overwrite_x):
     return out
 
 
-def _particles(x, axes):
+def _particles(x: np.ndarray, axes: Sequence[int]) -> List[slice]:
     """Parts of an array that are transformed apart."""
     if x.ndim < 4 or 0 in axes:
         return [slice(None)]

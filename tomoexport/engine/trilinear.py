@@ -4,17 +4,22 @@ Slower and less accurate than `subtomo.py`; kept in plain NumPy because it is wh
 compared with, and for users who must reproduce them.
 """
 
+from typing import Optional, Tuple
+
 import numpy as np
 import scipy.fft
 
-from .ctf import frequency_grid
+from .ctf import Ctf, frequency_grid
 from .fourier import centre_crop, centre_phase, nearest_pixel
+from .geometry import TiltSeriesGeometry
 from .kernels.reference import crop
 from .weights import envelope
 
 
-def reconstruct_trilinear(windows, geometry, ctf, depth, matrix, box, pixel_size, visible=None, denominator="warp",
-                          epsilon=1e-4, dose_weighting=True):
+def reconstruct_trilinear(windows: np.ndarray, geometry: TiltSeriesGeometry, ctf: Optional[Ctf], depth: np.ndarray,
+                          matrix: np.ndarray, box: int, pixel_size: float, visible: Optional[np.ndarray] = None,
+                          denominator: str = "warp", epsilon: float = 1e-4,
+                          dose_weighting: bool = True) -> Tuple[np.ndarray, np.ndarray]:
     """Reconstruct one particle and its 3D CTF.
 
     Parameters
@@ -79,7 +84,7 @@ def reconstruct_trilinear(windows, geometry, ctf, depth, matrix, box, pixel_size
     return volume.astype(np.float32), transfer.astype(np.float32)
 
 
-def _insert(quantities, matrix, s):
+def _insert(quantities: np.ndarray, matrix: np.ndarray, s: int) -> np.ndarray:
     """Scatter `(Q, T, s, s//2+1)` into half grids `(Q, s, s, s//2+1)`, FFT order, mates on the plane x = 0 too."""
     half = s // 2 + 1
     out = np.zeros((len(quantities), s * s * half), np.complex128)
@@ -102,7 +107,7 @@ def _insert(quantities, matrix, s):
     return out.reshape(-1, s, s, half)
 
 
-def _add(out, value, x, y, z, s, half):
+def _add(out: np.ndarray, value: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, s: int, half: int) -> None:
     inside = (x >= 0) & (x < half) & (abs(y) <= s // 2) & (abs(z) <= s // 2)
     index = (((z % s) * s + y % s) * half + x)[inside]
     for q in range(len(out)):
@@ -110,7 +115,7 @@ def _add(out, value, x, y, z, s, half):
         out[q] += 1j * np.bincount(index, value[q, inside].imag, out.shape[1])
 
 
-def windows_at(stack, position_px, size):
+def windows_at(stack: np.ndarray, position_px: np.ndarray, size: int) -> np.ndarray:
     """Windows of tilt images with a point exactly on their centre.
 
     Parameters

@@ -5,13 +5,15 @@ and CTF are turned with it.
 """
 
 from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import List, Optional, Sequence, Tuple, cast
 
 import numpy as np
 
 from . import transforms
-from .ctf import frequency_grid
+from .ctf import Ctf, frequency_grid
 from .fourier import fast_even
-from .geometry import rotation_z
+from .geometry import TiltSeriesGeometry, rotation_z
 from .gridding import OVERSAMPLING, interpolation_table, prefilter
 
 ALONG_X = -90.0  # degrees of the tilt axis, with which y of the volume is x of the image
@@ -33,11 +35,11 @@ class Turn:
     """
 
     angle: np.ndarray
-    shape: tuple
+    shape: Tuple[int, int]
     pixel_size: float
 
 
-def runs_along_x(matrix):
+def runs_along_x(matrix: np.ndarray) -> bool:
     """Whether the volume's y axis is x of every image, and only that.
 
     Parameters
@@ -51,7 +53,8 @@ def runs_along_x(matrix):
     return bool(np.abs(matrix[:, 0] - (0, 1, 0)).max() < STRAIGHT and np.abs(matrix[:, 1, 1]).max() < STRAIGHT)
 
 
-def turn_series(geometry, ctf, pixel_size):
+def turn_series(geometry: TiltSeriesGeometry, ctf: Optional[Ctf],
+                pixel_size: float) -> Tuple[Optional[Turn], TiltSeriesGeometry, Optional[Ctf]]:
     """Turn geometry and CTF.
 
     Parameters
@@ -80,12 +83,14 @@ def turn_series(geometry, ctf, pixel_size):
         return None, geometry, ctf
     h, w = (n * geometry.pixel_size for n in geometry.image_shape)
     c, s = np.abs(np.cos(np.deg2rad(angle))), np.abs(np.sin(np.deg2rad(angle)))
-    shape = tuple(2 * int(np.ceil(n / pixel_size / 2)) for n in ((h * c + w * s).max(), (w * c + h * s).max()))
+    shape = cast(Tuple[int, int], tuple(2 * int(np.ceil(n / pixel_size / 2))
+                                        for n in ((h * c + w * s).max(), (w * c + h * s).max())))
     turned = turned.replace(image_shape=[np.ceil(n * pixel_size / geometry.pixel_size) for n in shape])
     return Turn(angle, shape, pixel_size), turned, None if ctf is None else replace(ctf, angle=ctf.angle + angle)
 
 
-def turn_image(spectrum, pixel_size, angle, new_pixel_size, kernels, out):
+def turn_image(spectrum: np.ndarray, pixel_size: Sequence[float], angle: float, new_pixel_size: float,
+               kernels: ModuleType, out: np.ndarray) -> None:
     """Sample an image on a turned lattice.
 
     Parameters
@@ -129,7 +134,7 @@ def turn_image(spectrum, pixel_size, angle, new_pixel_size, kernels, out):
     kernels.resample(image[None], origin, step, interpolation_table(), out[None])
 
 
-def _piece(ky, angle, limit, scale):
+def _piece(ky: np.ndarray, angle: float, limit: float, scale: float) -> List[np.ndarray]:
     """Range of columns ``start, stop`` of an rfft2 where both components of the turned frequency are below a limit."""
     c, s = rotation_z(angle)[:2, 0]
     low, high = np.full(len(ky), -np.inf), np.full(len(ky), np.inf)

@@ -1,9 +1,14 @@
 """How much each tilt, and each frequency of it, counts."""
 
+from typing import Optional, Sequence, Tuple, Union
+
 import numpy as np
 
+from .geometry import TiltSeriesGeometry
 
-def envelope(geometry, frequency_squared, bfactor=None, scale=None, dose_weighting=True):
+
+def envelope(geometry: TiltSeriesGeometry, frequency_squared: np.ndarray, bfactor: Optional[np.ndarray] = None,
+             scale: Optional[np.ndarray] = None, dose_weighting: bool = True) -> np.ndarray:
     """Warp's weight of each tilt: ``exp(-dose k^2) cos(tilt)``, the angle being that between beam and z.
 
     Parameters
@@ -39,7 +44,9 @@ def envelope(geometry, frequency_squared, bfactor=None, scale=None, dose_weighti
     return (factor.reshape(shape) * np.exp(-exponent.reshape(shape) * frequency_squared)).astype(np.float32)
 
 
-def slice_density(matrix, shape, pixel_size, extent, counted=None, at=None):
+def slice_density(matrix: np.ndarray, shape: Sequence[int], pixel_size: float, extent: float,
+                  counted: Optional[Union[np.ndarray, Sequence[int]]] = None,
+                  at: Optional[Union[np.ndarray, Sequence[int]]] = None) -> np.ndarray:
     """How many tilts share each frequency, counted on every tilt's own central slice.
 
     Parameters
@@ -84,7 +91,7 @@ def slice_density(matrix, shape, pixel_size, extent, counted=None, at=None):
     return out
 
 
-def tilt_axis(rotation):
+def tilt_axis(rotation: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """The common axis of a tilt series, and the angles about it.
 
     Parameters
@@ -113,7 +120,7 @@ def tilt_axis(rotation):
     return np.rad2deg(angle), across
 
 
-def exact_filter(tilt, frequency, thickness):
+def exact_filter(tilt: np.ndarray, frequency: np.ndarray, thickness: float) -> np.ndarray:
     """Weights of weighted back-projection for the tilts that there are.
 
     Parameters
@@ -146,7 +153,7 @@ def exact_filter(tilt, frequency, thickness):
     return 1.0 / np.maximum(overlap, 0.5)
 
 
-def odd_even_groups(tilt, used):
+def odd_even_groups(tilt: np.ndarray, used: np.ndarray) -> np.ndarray:
     """Two halves of the tilts: every second used view in order of angle.
 
     Parameters

@@ -67,24 +67,40 @@ def _optics(particles, optics, same, binning):
     Groups of the particles' own table are kept, with all their columns; each is one group for every microscope and
     pixel size that its particles are of. Particles without are grouped by those.
     """
-    own = particles.table.optics if particles.table is not None else None
-    given = own.text("rlnOpticsGroup") if own is not None and len(own) and own.has("rlnOpticsGroup") else []
-    which = particles.extra.get("rlnOpticsGroup") or given[:1] * len(particles)
-    pairs = [(which[i] if given else optics[name][0], optics[name]) for i, name in enumerate(particles.names())]
-    numbers = {pair: i for i, pair in enumerate(sorted(dict.fromkeys(pairs), key=lambda pair: given.index(pair[0]))
-                                                if given else dict.fromkeys(pairs), 1)}
-    rows = [given.index(of) for of, _ in numbers] if given else []
-    called = [own.text("rlnOpticsGroupName", "")[row] for row in rows] if rows else [of for of, _ in numbers]
-    called = [name or "opticsGroup%d" % i for i, name in enumerate(called, 1)]
-    called = [name if called.count(name) == 1 else "%s_%d" % (name, i) for i, name in enumerate(called, 1)]
-    table = {"rlnOpticsGroup": list(numbers.values()), "rlnOpticsGroupName": called}
-    table.update({column: [own.text(column)[row] for row in rows] for column in (own.columns if rows else ())
-                  if column not in table})
-    microscopes = [optics_ for _, (_, optics_, _) in numbers]
-    pixels = [pixel for _, (_, _, pixel) in numbers]
+    own = _own_groups(particles)
+    which = [""] * len(particles)
+    if own:
+        which = particles.extra.get("rlnOpticsGroup") or [next(iter(own))] * len(particles)
+    of_series = [optics[name] for name in particles.names()]
+    pairs = [(group if own else microscope[0], microscope) for group, microscope in zip(which, of_series)]
+    distinct = list(dict.fromkeys(pairs))
+    if own:
+        order = list(own)
+        distinct.sort(key=lambda pair: order.index(pair[0]))
+    rows = [own.get(group, {}) for group, _ in distinct]
+    names = [row.get("rlnOpticsGroupName", "" if own else group) for row, (group, _) in zip(rows, distinct)]
+    table = {"rlnOpticsGroup": list(range(1, len(distinct) + 1)), "rlnOpticsGroupName": _different(names)}
+    table.update({column: [row[column] for row in rows] for column in rows[0] if column not in table})
     table.update({
-        "rlnSphericalAberration": [o.cs for o in microscopes], "rlnVoltage": [o.voltage for o in microscopes],
-        "rlnAmplitudeContrast": [o.amplitude_contrast for o in microscopes], "rlnTomoTiltSeriesPixelSize": pixels,
-        **{label: [value] * len(numbers) for label, value in same.items()},
-        "rlnImagePixelSize": [float(binning * pixel) for pixel in pixels]})
+        "rlnSphericalAberration": [microscope.cs for _, (_, microscope, _) in distinct],
+        "rlnVoltage": [microscope.voltage for _, (_, microscope, _) in distinct],
+        "rlnAmplitudeContrast": [microscope.amplitude_contrast for _, (_, microscope, _) in distinct],
+        "rlnTomoTiltSeriesPixelSize": [pixel for _, (_, _, pixel) in distinct],
+        **{label: [value] * len(distinct) for label, value in same.items()},
+        "rlnImagePixelSize": [float(binning * pixel) for _, (_, _, pixel) in distinct]})
+    numbers = {pair: i for i, pair in enumerate(distinct, 1)}
     return table, [numbers[pair] for pair in pairs]
+
+
+def _own_groups(particles):
+    """The optics groups of the particles' own table: columns and values of each, by its number there."""
+    own = particles.table.optics if particles.table is not None else None
+    if own is None or not own.has("rlnOpticsGroup"):
+        return {}
+    return {row["rlnOpticsGroup"]: row for row in (dict(zip(own.columns, values)) for values in own.rows)}
+
+
+def _different(names):
+    """Names of groups, none of them empty and no two the same."""
+    called = [name or "opticsGroup%d" % i for i, name in enumerate(names, 1)]
+    return [name if called.count(name) == 1 else "%s_%d" % (name, i) for i, name in enumerate(called, 1)]

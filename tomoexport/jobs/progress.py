@@ -3,6 +3,9 @@
 import sys
 import threading
 import time
+from contextlib import contextmanager
+
+_silent = False  # whether nothing is to be shown in this process
 
 
 class Progress:
@@ -25,6 +28,7 @@ class Progress:
     def __init__(self, label, total, unit="items", stream=None):
         self.label, self.total, self.unit = label, max(int(total), 1), unit
         self.stream = stream or sys.stdout
+        self.silent = stream is None and _silent
         self.done, self.start, self.last = 0, time.monotonic(), time.monotonic()
         self.terminal = getattr(self.stream, "isatty", lambda: False)()
         self._lock = threading.Lock()
@@ -43,6 +47,8 @@ class Progress:
         self._say(time.monotonic(), "\r" if self.terminal else "", "\n")
 
     def _say(self, now, before, after):
+        if self.silent:
+            return
         elapsed = max(now - self.start, 1e-6)
         rate = self.done / elapsed
         left = (self.total - self.done) / rate if rate else 0
@@ -50,6 +56,22 @@ class Progress:
         self.stream.write("%s%s: %d/%d %s %3d %% %.3g/s, %s   %s" % (
             before, self.label, self.done, self.total, self.unit, 100 * self.done // self.total, rate, state, after))
         self.stream.flush()
+
+
+@contextmanager
+def shown(wanted):
+    """Show progress, or do not, within a block: for callers that have an output of their own.
+
+    Parameters
+    ----------
+    wanted : bool
+    """
+    global _silent
+    before, _silent = _silent, not wanted
+    try:
+        yield
+    finally:
+        _silent = before
 
 
 def clock(seconds):

@@ -16,11 +16,16 @@ from pyworkflow.protocol import (
     StringParam,
 )
 
-from ..options import VERBS
+from ..options import VERBS, ParticleTableOptions, SizeOptions, TiltSeriesOptions
 
 # What the form says for choices that would be a bare number or word.
 SHOWN = {("hand", 0): "as the tilt series", ("hand", 1): "+1", ("hand", -1): "-1",
          ("centre", "relion"): "voxel N/2", ("centre", "imod"): "IMOD's (N-1)/2"}
+# Below everything else, in all forms alike.
+COMPUTE = ("bad_pixels", "device", "threads", "memory")
+# What tables of other programs are asked, and sets of a project know.
+OF_TABLES = tuple({spec.name for kind in (TiltSeriesOptions, ParticleTableOptions, SizeOptions)
+                   for spec in fields(kind)} - {"hand", "centre"}) + ("motion", "per_series", "output")
 
 
 # What scipion-em-reliontomo calls the fields of these protocols, so that workflows are carried over easily.
@@ -36,14 +41,18 @@ def paramName(option, verb=""):
 
 
 def addOptions(form, verb, *names, condition=None):
-    """Add form parameters for the named options of a verb, which show under a condition if one is given."""
+    """Add form parameters for the named options of a verb, which show where they count, and under a condition."""
     specs = {spec.name: spec for spec in fields(VERBS[verb])}
     for name in names:
         spec, meta = specs[name], specs[name].metadata
         unit = " (%s)" % meta["unit"].replace("A", "Å") if meta["unit"] else ""
         common = dict(label=meta["label"] + unit, help=meta["help"], default=spec.default,
-                      expertLevel=LEVEL_ADVANCED if meta["advanced"] else LEVEL_NORMAL,
-                      **({"condition": condition} if condition else {}))
+                      expertLevel=LEVEL_ADVANCED if meta["advanced"] else LEVEL_NORMAL)
+        conditions = [condition] if condition else []
+        conditions += ["%s == %r" % (paramName(other, verb), _formValue(specs[other], value))
+                       for other, value in meta["when"].items()]
+        if conditions:
+            common["condition"] = " and ".join("(%s)" % one for one in conditions)
         kind = StringParam
         if meta["choices"]:
             kind = EnumParam
@@ -60,6 +69,17 @@ def addOptions(form, verb, *names, condition=None):
         form.addParam(paramName(name, verb), kind, **common)
 
 
+def _formValue(spec, value):
+    """A value of an option as its form parameter has it."""
+    return spec.metadata["choices"].index(value) if spec.metadata["choices"] else value
+
+
+def addOthers(form, verb, *shown, condition=None):
+    """Add form parameters for the options of a verb that are not shown yet; a new one thus needs no further place."""
+    addOptions(form, verb, *[spec.name for spec in fields(VERBS[verb])
+                             if spec.name not in shown + COMPUTE + OF_TABLES], condition=condition)
+
+
 def addCompute(form, verb, threads):
     """Add the parameters that say where to compute; ``threads`` of Scipion, one of which only watches."""
     known = {spec.name for spec in fields(VERBS[verb])}
@@ -69,7 +89,7 @@ def addCompute(form, verb, threads):
         form.addHidden(GPU_LIST, StringParam, default="0", label="GPU IDs", help="One tilt series at a time is worked "
                        "on per GPU of this list, as threads allow. Without a GPU, choose No to work on several at once "
                        "on the CPU.")
-    addOptions(form, verb, *[name for name in ("bad_pixels", "device", "threads", "memory") if name in known])
+    addOptions(form, verb, *[name for name in COMPUTE if name in known])
     form.addParallelSection(threads=threads, mpi=0)
 
 

@@ -5,7 +5,7 @@ from pyworkflow.protocol import PointerParam
 from tomo.objects import AverageSubTomogram
 
 from ..convert import positions
-from .form import addCompute, addOptions
+from .form import addCompute, addOthers
 from .protocol_base import ProtTomoExportBase
 
 
@@ -27,7 +27,7 @@ class ProtTomoExportAverage(ProtTomoExportBase):
                       label="Sub-tomograms", help="Sub-tomograms that this plugin exported, or a subset of them, with "
                       "orientations. Each needs its 3D CTF; halves are those of the column rlnRandomSubset, or else "
                       "every second particle.")
-        addOptions(form, self.VERB, "diameter", "reference")
+        addOthers(form, self.VERB)
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------

@@ -25,8 +25,6 @@ class ProtTomoExportImageSeries(ProtTomoExportSubtomos):
     VERB = "series"
     EXPORT = ("reader", "form", "species", "pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z",
               "first_tilts", "hand", "stacks", "star")
-    PROCESSING = ("invert", "normalize_input", "min_tilts", "relative_paths", "origins", "all_columns", "centre",
-                  "allow_loss", "float16")
 
     # --------------------------- STEPS functions -----------------------------
     def _checkResult(self, result):

@@ -11,7 +11,7 @@ from ..io import mrc, particlestar, species
 from ..io.relion5 import read_project, write_project
 from ..io.species import read_species
 from ..options import VERBS
-from .form import addCompute, addOptions
+from .form import addCompute, addOptions, addOthers
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
@@ -29,8 +29,6 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
     VERB = "subtomo"
     EXPORT = ("species", "pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z", "prerotate", "first_tilts",
               "hand", "star")
-    PROCESSING = ("invert", "normalize_input", "normalize_output", "sparse", "min_tilts", "format", "relative_paths",
-                  "centre", "allow_loss", "interpolation", "exact", "float16")
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
@@ -48,7 +46,7 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
                       "excluded.")
         addOptions(form, self.VERB, *self.EXPORT)
         form.addSection("Processing")
-        addOptions(form, self.VERB, *self.PROCESSING)
+        addOthers(form, self.VERB, *self.EXPORT)
         addTransformCentre(form)
         addCompute(form, self.VERB, threads=3)
 

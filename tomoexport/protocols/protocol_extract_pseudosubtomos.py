@@ -29,7 +29,7 @@ from ..jobs.particles import read_table
 from ..jobs.runner import verb_module
 from ..jobs.tiltseries import given
 from ..options import VERBS, ParticleTableOptions, TiltSeriesOptions, from_dict
-from .form import addCompute, addOptions, optionValues
+from .form import addCompute, addOptions, addOthers, optionValues
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
@@ -39,8 +39,6 @@ FILES = ("optimisation_set", "tomograms", "particles", "motion", "source")
 # What the sets of the project say themselves.
 BESIDE = tuple(spec.name for kind in (TiltSeriesOptions, ParticleTableOptions) for spec in fields(kind)
                if spec.name not in FILES + ("hand", "centre"))
-# All other options are below the input, in their order.
-ELSEWHERE = FILES + BESIDE + ("hand", "centre", "output", "bad_pixels", "device", "threads", "memory")
 
 
 class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
@@ -100,8 +98,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         addOptions(form, self.VERB, "hand", "centre")
         addTransformCentre(form, condition=SETS)
         form.addSection(self.SECTION)
-        addOptions(form, self.VERB, *[spec.name for spec in fields(VERBS[self.VERB])
-                                      if spec.name not in ELSEWHERE])
+        addOthers(form, self.VERB, *FILES, "hand", "centre")
         addCompute(form, self.VERB, threads=3)
 
     def _defineTomograms(self, form):

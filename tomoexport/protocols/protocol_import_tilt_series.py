@@ -1,4 +1,4 @@
-"""Aligned tilt series and their CTFs from a RELION 5 project, or from Warp's XML."""
+"""Aligned tilt series and their CTFs from a RELION 5 project, from Warp's XML, or from IMOD's alignment."""
 
 from dataclasses import replace
 
@@ -17,7 +17,7 @@ from .protocol_base import ProtTomoExportBase
 
 
 class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
-    """Import aligned tilt series and CTFs from the tomograms.star of a RELION 5 project or from Warp's XML.
+    """Import aligned tilt series and CTFs from the tomograms.star of a RELION 5 project, Warp's XML or IMOD's .xf.
 
     The alignment becomes IMOD transforms, exactly; dose, acquisition order and excluded views are kept. What Scipion's
     tilt series have no field for (x-tilt, handedness, size of the tomogram) stays with them as extra attributes, which
@@ -33,10 +33,11 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
         form.addSection("Import")
-        form.addParam("tomogramsStar", FileParam, label="Tomograms STAR or Warp XML", important=True,
+        form.addParam("tomogramsStar", FileParam, label="Tomograms STAR, Warp XML or IMOD .xf", important=True,
                       help="tomograms.star of a RELION 5 project (from Align, CTF or later jobs), or of WarpTools' "
-                      "export for RELION 5; the XML of a tilt series of Warp or M, or the folder of all of them. Their "
-                      "local alignment has no place in Scipion's tilt series; the command line follows it.")
+                      "export for RELION 5; the XML of a tilt series of Warp or M, or the folder of all of them; or "
+                      "IMOD's .xf, with .tlt, tilt.com and raw stack beside it. What is local in an alignment has no "
+                      "place in Scipion's tilt series; the command line follows Warp's.")
         form.addParam("projectFolder", FolderParam, default="", label="Project folder", help="Folder that the paths in "
                       "the tables are relative to, as RELION writes them. Leave it empty to try the folders above the "
                       "file.")

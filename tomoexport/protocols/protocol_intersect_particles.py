@@ -4,7 +4,7 @@ from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import positions, subsets
-from .form import addCompute, addOptions
+from .form import addCompute, addOthers
 from .protocol_base import ProtTomoExportBase
 
 
@@ -29,8 +29,9 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
         form.addParam("inputNew", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms", important=True,
                       label="New particles", help="Coordinates picked at any pixel size, or sub-tomograms, whose "
                       "refined shifts are applied to the positions. Tomograms are matched by tsId.")
-        addOptions(form, self.VERB, "only_old", "both", "only_new", "tolerance", "sources", "matching")
-        addOptions(form, self.VERB, "centre")
+        # What its tables are asked is known here, from the sets.
+        addOthers(form, self.VERB, "old", "new", "old_pixel_size", "new_pixel_size", "old_normalized", "new_normalized",
+                  "allow_loss", "star")
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------

@@ -6,7 +6,7 @@ from tomo.objects import SetOfTiltSeries, SetOfTomograms
 from ..convert import from_scipion, to_scipion
 from ..io import mrc
 from ..io.relion5 import write_project
-from .form import addCompute, addOptions
+from .form import addCompute, addOptions, addOthers
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
 CENTRES = ("", "imod", "relion")
@@ -32,6 +32,8 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
     _label = "reconstruct tomograms"
     _possibleOutputs = {"Tomograms": SetOfTomograms, "Deconvolved": SetOfTomograms, FAILED: SetOfTiltSeries}
     VERB = "reconstruct"
+    OUTPUT = ("pixel_size", "size_x", "size_y", "size_z", "halves", "halves_by", "deconvolve", "deconv_strength",
+              "deconv_falloff", "deconv_highpass", "full_voxels")
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
@@ -42,10 +44,9 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
         form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", allowsNull=True,
                       label="CTFs (optional)", help="Defocus of every tilt, joined with the images by acquisition "
                       "order. Views without one are excluded. Needed for CTF correction.")
-        addOptions(form, self.VERB, "pixel_size", "size_x", "size_y", "size_z", "halves", "halves_by", "deconvolve",
-                   "deconv_strength", "deconv_falloff", "deconv_highpass", "full_voxels")
+        addOptions(form, self.VERB, *self.OUTPUT)
         form.addSection("Processing")
-        addOptions(form, self.VERB, "invert", "normalize", "ctf", "hand", "dose_weighting", "method", "iterations")
+        addOthers(form, self.VERB, *self.OUTPUT)
         addTransformCentre(form)
         addCompute(form, self.VERB, threads=3)
 

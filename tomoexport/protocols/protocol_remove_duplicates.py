@@ -4,7 +4,7 @@ from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import subsets
-from .form import addCompute, addOptions
+from .form import addCompute, addOthers
 from .protocol_base import ProtTomoExportBase
 
 
@@ -27,8 +27,7 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
                       important=True, label="Particles", help="Coordinates, or sub-tomograms, whose refined shifts are "
                       "applied to the positions. Scipion's score counts as rlnAutopickFigureOfMerit if there is no "
                       "such column.")
-        addOptions(form, self.VERB, "distance", "score")
-        addOptions(form, self.VERB, "centre")
+        addOthers(form, self.VERB, "allow_loss", "star")
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------

@@ -8,7 +8,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import attributes, subsets
 from ..io.exportedparticles import path_beside
-from .form import addCompute, addOptions
+from .form import addCompute, addOthers
 from .protocol_base import ProtTomoExportBase
 
 
@@ -35,8 +35,7 @@ class ProtTomoExportSelect(ProtTomoExportBase):
                       "filtered STAR file (tomoDRGN, cryoDRGN) or an index of particles, .pkl.")
         form.addParam("indexedFile", FileParam, label="Table of the index", help="The STAR file that the analysis "
                       "read, if it was not the export's own but a part of it: an index counts in this.")
-        addOptions(form, self.VERB, "counts", "exclude", "tolerance")
-        addOptions(form, self.VERB, "centre")
+        addOthers(form, self.VERB, "exported", "kept", "indexed", "star")
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------

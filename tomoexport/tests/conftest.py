@@ -1,5 +1,6 @@
 """What holds for every test."""
 import os
+import shutil
 import signal
 
 import pytest
@@ -39,17 +40,23 @@ def shim_runtime(tmp_path_factory):
 def simulated(tmp_path_factory):
     """Simulated projects, each made once for all tests: ``simulated(preset, **options)`` gives its folder.
 
-    Whoever changes files, or writes beside them, takes a copy.
+    Whoever changes files, or writes beside them, takes a copy: ``simulated(preset, into=folder, **options)``.
     """
     from tomoexport.jobs import runner
     made = {}
 
-    def simulate(preset, **options):
+    def simulate(preset="demo", into=None, **options):
         key = (preset, *sorted(options.items()))
         if key not in made:
             folder = tmp_path_factory.mktemp(preset)
             runner.run({"verb": "simulate", "options": dict(options, preset=preset, output=str(folder))})
             made[key] = folder
-        return made[key]
+        if into is None:
+            return made[key]
+        os.makedirs(str(into), exist_ok=True)
+        for entry in os.scandir(str(made[key])):
+            copy = shutil.copytree if entry.is_dir() else shutil.copy
+            copy(entry.path, os.path.join(str(into), entry.name))
+        return into
 
     return simulate

@@ -11,6 +11,7 @@ from tomoexport.io import star
 
 ROOT = Path(__file__).resolve().parents[2]
 DERIVED = Path(__file__).with_name("data") / "derived.json"
+RELION = Path(__file__).with_name("data") / "relion5.json"
 
 
 def shared(*parts):

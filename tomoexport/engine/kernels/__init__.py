@@ -21,6 +21,11 @@ backproject_sheared, project_sheared   the same for any geometry, x-tilt include
 """
 
 import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Union
+
+if TYPE_CHECKING:
+    from ..backend import Backend
 
 NAMES = ("crop", "modulate", "modulate_parts", "join_parts", "circle", "insert_slices", "fold_grid", "spread_rows",
          "insert_linear", "fold_linear", "weigh", "resample", "backproject", "backproject_sheared", "project",
@@ -37,7 +42,7 @@ HALO = 3
 MODULES = {"numpy": "reference", "cpu": "cpu", "cuda": "gpu"}
 
 
-def implementation(backend):
+def implementation(backend: Union["Backend", str]) -> ModuleType:
     """The module that implements the kernels for a backend.
 
     Parameters
@@ -49,5 +54,5 @@ def implementation(backend):
     -------
     module
     """
-    name = getattr(backend, "name", backend)
+    name: Any = getattr(backend, "name", backend)
     return importlib.import_module("." + MODULES[name], __name__)

@@ -7,6 +7,7 @@ volume) without sharing anything; results do not depend on the number of threads
 import math
 import threading
 from functools import lru_cache
+from typing import Any, Callable, Sequence, Tuple
 
 import numba
 import numpy as np
@@ -14,17 +15,18 @@ import numpy as np
 from . import HALO, WIENER_NOISE
 
 # Off by default in Numba; makes vector instructions of the sixteen sums of `_insert_slices` (3 times as fast).
-numba.config.SLP_VECTORIZE = 1
+numba.config.SLP_VECTORIZE = 1  # type: ignore[attr-defined]  # Numba makes its settings as it starts
 
 LANES = 16
 L1, L2, L3, L4, L5, L6, L7, L8, L9, L10, L11, L12, L13, L14, L15 = (np.uintp(i) for i in range(1, LANES))
 
-_jit = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+_jit: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
 # Sums may be taken in another order too, so that they become vector instructions.
-_jit_sums = numba.njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp", "reassoc"})
+_jit_sums: Callable[..., Any] = numba.njit(nogil=True, cache=True, error_model="numpy",
+                                           fastmath={"contract", "nsz", "arcp", "reassoc"})
 
 
-def crop(stack, origin, size):
+def crop(stack: np.ndarray, origin: np.ndarray, size: int) -> np.ndarray:
     """See `reference.crop`."""
     out = np.empty(origin.shape[:2] + (size, size), np.float32)
     _crop(stack, origin, out)
@@ -32,7 +34,7 @@ def crop(stack, origin, size):
 
 
 @_jit
-def _touch(image, y0, y1, x0, x1):
+def _touch(image: np.ndarray, y0: int, y1: int, x0: int, x1: int) -> np.float32:
     """Read a number of every cache line of a window: many lines come from memory at once, which halves the time."""
     total = np.float32(0)
     for y in range(y0, y1):
@@ -43,7 +45,7 @@ def _touch(image, y0, y1, x0, x1):
 
 
 @_jit
-def _crop(stack, origin, out):
+def _crop(stack: np.ndarray, origin: np.ndarray, out: np.ndarray) -> np.float32:
     n, t, size, _ = out.shape
     h, w = stack.shape[1:]
     total = np.float32(0)
@@ -64,7 +66,8 @@ def _crop(stack, origin, out):
     return total  # for nobody, but without it the compiler would leave out what it is the sum of
 
 
-def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
+def modulate(data: np.ndarray, phase: np.ndarray, slope: np.ndarray, depth: np.ndarray, shift: np.ndarray,
+             envelope: np.ndarray, visible: np.ndarray, mode: int) -> np.ndarray:
     """See `reference.modulate`."""
     transfer = np.empty(data.shape, np.float32)
     _modulate(data, phase, slope, depth, shift, envelope, visible, mode, transfer)
@@ -72,7 +75,7 @@ def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
 
 
 @_jit
-def _sine_of_cycles(x):
+def _sine_of_cycles(x: np.float32) -> np.float32:
     """sin(2 pi x) to 2e-7: an odd polynomial on a quarter turn, which compilers vectorise."""
     x = x - np.rint(x)
     # Fold -1/2..1/2 to -1/4..1/4: sin(2 pi (1/2 - x)) = sin(2 pi x).
@@ -88,7 +91,8 @@ def _sine_of_cycles(x):
 
 
 @_jit
-def _modulate_window(data, phase, slope, dz, shift, envelope, mode, turn, transfer):
+def _modulate_window(data: np.ndarray, phase: np.ndarray, slope: np.ndarray, dz: np.float32, shift: np.ndarray,
+                     envelope: np.ndarray, mode: int, turn: int, transfer: np.ndarray) -> None:
     """One window; a turn of -1 brings the origin to its centre, one of 1 leaves it at pixel 0."""
     s, sh = data.shape
     zero, one = np.float32(0), np.float32(1)
@@ -122,7 +126,8 @@ def _modulate_window(data, phase, slope, dz, shift, envelope, mode, turn, transf
 
 
 @_jit
-def _modulate(data, phase, slope, depth, shift, envelope, visible, mode, transfer):
+def _modulate(data: np.ndarray, phase: np.ndarray, slope: np.ndarray, depth: np.ndarray, shift: np.ndarray,
+              envelope: np.ndarray, visible: np.ndarray, mode: int, transfer: np.ndarray) -> None:
     n, t = data.shape[:2]
     for i in range(n):
         for j in range(t):
@@ -134,7 +139,8 @@ def _modulate(data, phase, slope, depth, shift, envelope, visible, mode, transfe
                 transfer[i, j] = 0
 
 
-def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
+def modulate_parts(data: np.ndarray, phase: np.ndarray, slope: np.ndarray, depth: np.ndarray, shift: np.ndarray,
+                   envelope: np.ndarray, visible: np.ndarray, mode: int) -> np.ndarray:
     """See `reference.modulate_parts`."""
     n, t, s, sh = data.shape
     out = np.empty((2, sh, 3, n, t, sh), np.float32)
@@ -143,7 +149,8 @@ def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
 
 
 @_jit
-def _modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode, out):
+def _modulate_parts(data: np.ndarray, phase: np.ndarray, slope: np.ndarray, depth: np.ndarray, shift: np.ndarray,
+                    envelope: np.ndarray, visible: np.ndarray, mode: int, out: np.ndarray) -> None:
     n, t, s, sh = data.shape
     half = s // 2
     transfer = np.empty((s, sh), np.float32)
@@ -175,7 +182,7 @@ def _modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode, o
                     odd1[x] = w[x] - v[x]
 
 
-def join_parts(parts, sign, mask):
+def join_parts(parts: np.ndarray, sign: np.ndarray, mask: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """See `reference.join_parts`."""
     _, bh, _, n, t, _ = parts.shape
     shape = (n, t, 2 * (bh - 1), bh)
@@ -185,7 +192,7 @@ def join_parts(parts, sign, mask):
 
 
 @_jit
-def _join_parts(parts, sign, mask, data, transfer):
+def _join_parts(parts: np.ndarray, sign: np.ndarray, mask: np.ndarray, data: np.ndarray, transfer: np.ndarray) -> None:
     n, t, b, bh = data.shape
     for i in range(n):
         for j in range(t):
@@ -199,7 +206,8 @@ def _join_parts(parts, sign, mask, data, transfer):
                     out[x] = (even[1, i, j, x] + side * odd[1, i, j, x]) * m[x]
 
 
-def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
+def circle(rows: np.ndarray, total: np.ndarray, radius: float, edge: float, size: int, rolled: bool = False,
+           scale: float = 1.0) -> np.ndarray:
     """See `reference.circle`."""
     out = np.empty(rows.shape[:2] + (size, size), np.float32)
     masks = _circular_masks(rows.shape[3], rows.shape[2], float(radius), float(edge), float(scale))
@@ -208,7 +216,8 @@ def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
 
 
 @lru_cache(maxsize=4)
-def _circular_masks(side, count, radius, edge, scale):
+def _circular_masks(side: int, count: int, radius: float, edge: float,
+                    scale: float) -> Tuple[np.ndarray, np.ndarray, np.float32]:
     """Rows of the mask and of what is inside it, 1 over the number of pixels outside."""
     axis = np.arange(side) - side // 2
     r = np.hypot(axis[:, None], axis)
@@ -219,7 +228,7 @@ def _circular_masks(side, count, radius, edge, scale):
 
 
 @_jit_sums
-def _weighted_sum(window, factor):
+def _weighted_sum(window: np.ndarray, factor: np.ndarray) -> np.float32:
     total = np.float32(0)
     for y in range(len(window)):
         row, f = window[y], factor[y]
@@ -229,7 +238,8 @@ def _weighted_sum(window, factor):
 
 
 @_jit
-def _circle(rows, total, mask, inside, share, roll, out):
+def _circle(rows: np.ndarray, total: np.ndarray, mask: np.ndarray, inside: np.ndarray, share: np.float32, roll: int,
+            out: np.ndarray) -> None:
     n, t, count, s = rows.shape
     size = out.shape[-1]
     first, left = count // 2 - size // 2, s // 2 - size // 2
@@ -253,13 +263,13 @@ def _circle(rows, total, mask, inside, share, roll, out):
 _workspace = threading.local()
 
 
-def _zeros(shape):
+def _zeros(shape: Tuple[int, ...]) -> np.ndarray:
     """Cells that are 0: those that this thread has emptied last, if they have the shape."""
     cells, _workspace.cells = getattr(_workspace, "cells", None), None
     return cells if cells is not None and cells.shape == shape else np.zeros(shape, np.float32)
 
 
-def _emptied(cells):
+def _emptied(cells: np.ndarray) -> None:
     """Keep cells, whose values are not needed any more, for the thread's next particle."""
     cells[:] = 0
     _workspace.cells = cells
@@ -270,7 +280,7 @@ LINEAR_PLANES = 16  # the same for the smaller grid of trilinear samples
 SAMPLES = 2_000_000  # at most this many samples have their cells and weights kept between calls
 
 
-def insert_slices(data, weight, matrix, table, grid):
+def insert_slices(data: np.ndarray, weight: np.ndarray, matrix: np.ndarray, table: np.ndarray, grid: int) -> np.ndarray:
     """See `reference.insert_slices`."""
     side, b = grid + 2 * HALO, data.shape[2]
     out = _zeros((len(data), side, side, grid // 2 + 1 + 2 * HALO, 4))
@@ -287,7 +297,7 @@ def insert_slices(data, weight, matrix, table, grid):
 
 
 @lru_cache(maxsize=2)
-def _ordered_samples(matrix, b, table, grid):
+def _ordered_samples(matrix: bytes, b: int, table: bytes, grid: int) -> Tuple[np.ndarray, ...]:
     """The samples of all slices, some planes of the grid after the other.
 
     Returns
@@ -301,7 +311,7 @@ def _ordered_samples(matrix, b, table, grid):
     taps : ndarray `(S, 12)` float32
         Weights along x, y and z.
     """
-    matrix = np.frombuffer(matrix).reshape(-1, 3, 2)
+    matrix = np.frombuffer(matrix).reshape(-1, 3, 2)  # type: ignore[assignment]  # bytes no more
     most = len(matrix) * b * (b // 2 + 1)
     out = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most, np.float32), np.empty((most, 12),
                                                                                                   np.float32)
@@ -312,7 +322,8 @@ def _ordered_samples(matrix, b, table, grid):
 
 
 @_jit
-def _place_samples(matrix, b, table, grid, source, place, mirrored, taps, plane):
+def _place_samples(matrix: np.ndarray, b: int, table: np.ndarray, grid: int, source: np.ndarray, place: np.ndarray,
+                   mirrored: np.ndarray, taps: np.ndarray, plane: np.ndarray) -> int:
     side, half = grid + 2 * HALO, grid // 2 + 1 + 2 * HALO
     precision = table.shape[0] - 1
     bh = b // 2 + 1
@@ -347,7 +358,8 @@ def _place_samples(matrix, b, table, grid, source, place, mirrored, taps, plane)
 
 
 @_jit
-def _insert_samples(data, weight, source, place, mirrored, taps, grid, out):
+def _insert_samples(data: np.ndarray, weight: np.ndarray, source: np.ndarray, place: np.ndarray, mirrored: np.ndarray,
+                    taps: np.ndarray, grid: int, out: np.ndarray) -> None:
     side, half = grid + 2 * HALO, grid // 2 + 1 + 2 * HALO
     line, sheet = np.uintp(4 * half), np.uintp(4 * side * half)
     for n in range(len(data)):
@@ -386,14 +398,15 @@ def _insert_samples(data, weight, source, place, mirrored, taps, grid, out):
 
 
 @_jit
-def _tap(table, place, precision, i):
+def _tap(table: np.ndarray, place: float, precision: int, i: int) -> np.float32:
     cell = min(int(place), precision - 1)
     part = np.float32(place - cell)
     return table[cell, i] * (np.float32(1) - part) + table[cell + 1, i] * part
 
 
 @_jit
-def _insert_slices(data, weight, matrix, table, grid, out):
+def _insert_slices(data: np.ndarray, weight: np.ndarray, matrix: np.ndarray, table: np.ndarray, grid: int,
+                   out: np.ndarray) -> None:
     n, t, b, bh = data.shape
     side, half = np.uintp(grid + 2 * HALO), np.uintp(grid // 2 + 1 + 2 * HALO)
     precision = table.shape[0] - 1
@@ -459,7 +472,7 @@ def _insert_slices(data, weight, matrix, table, grid, out):
                             p += np.uintp(4) * half
 
 
-def insert_linear(data, weight, matrix, limit, grid):
+def insert_linear(data: np.ndarray, weight: np.ndarray, matrix: np.ndarray, limit: np.ndarray, grid: int) -> np.ndarray:
     """See `reference.insert_linear`."""
     side, half, b = grid + 4, grid // 2 + 2, data.shape[2]
     out = _zeros((len(data), side, side, half, 4))
@@ -472,12 +485,12 @@ def insert_linear(data, weight, matrix, limit, grid):
 
 
 @lru_cache(maxsize=2)
-def _ordered_linear(matrix, b, limit, grid):
+def _ordered_linear(matrix: bytes, b: int, limit: bytes, grid: int) -> Tuple[np.ndarray, ...]:
     """As `_ordered_samples`, with the places between two cells along x, y and z for weights.
 
     Where the conjugate enters, the index into the data is -1 less it: these tables are read for every particle.
     """
-    matrix = np.frombuffer(matrix).reshape(-1, 3, 2)
+    matrix = np.frombuffer(matrix).reshape(-1, 3, 2)  # type: ignore[assignment]  # bytes no more
     most = len(matrix) * b * (b // 2 + 1)
     out = np.empty(most, np.int32), np.empty(most, np.int32), np.empty((most, 3), np.float32)
     plane = np.empty(most, np.int32)
@@ -487,7 +500,8 @@ def _ordered_linear(matrix, b, limit, grid):
 
 
 @_jit
-def _place_linear(matrix, b, limit, grid, source, place, part, plane):
+def _place_linear(matrix: np.ndarray, b: int, limit: np.ndarray, grid: int, source: np.ndarray, place: np.ndarray,
+                  part: np.ndarray, plane: np.ndarray) -> int:
     side, half, centre = grid + 4, grid // 2 + 2, grid // 2 + 2
     bh = b // 2 + 1
     n = 0
@@ -516,7 +530,8 @@ def _place_linear(matrix, b, limit, grid, source, place, part, plane):
 
 
 @_jit
-def _insert_linear(data, weight, source, place, part, side, half, cells):
+def _insert_linear(data: np.ndarray, weight: np.ndarray, source: np.ndarray, place: np.ndarray, part: np.ndarray,
+                   side: int, half: int, cells: np.ndarray) -> None:
     one, line, sheet = np.float32(1), np.uintp(4 * half), np.uintp(4 * side * half)
     for i in range(len(source)):
         s, sign = source[i], one
@@ -545,7 +560,7 @@ def _insert_linear(data, weight, source, place, part, side, half, cells):
             cells[p + L7] += b3 * f
 
 
-def fold_linear(cells, grid, share=1.0):
+def fold_linear(cells: np.ndarray, grid: int, share: float = 1.0) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """See `reference.fold_linear`. Empties its input."""
     shape = (len(cells), grid, grid, grid // 2 + 1)
     data, weight, count = np.empty(shape, np.complex64), np.empty(shape, np.float32), np.empty(shape, np.float32)
@@ -556,7 +571,8 @@ def fold_linear(cells, grid, share=1.0):
 
 
 @_jit
-def _fold_linear(cells, first, grid, share, data, weight, count):
+def _fold_linear(cells: np.ndarray, first: np.ndarray, grid: int, share: np.float32, data: np.ndarray,
+                 weight: np.ndarray, count: np.ndarray) -> None:
     centre, turns = grid // 2 + 2, _alternating(grid // 2 + 1)
     for i in range(len(cells)):
         for edge in (0, 1, grid + 2, grid + 3):
@@ -583,7 +599,7 @@ def _fold_linear(cells, first, grid, share, data, weight, count):
                 cells[i, centre + kz, edge] = 0
 
 
-def fold_grid(cells, grid):
+def fold_grid(cells: np.ndarray, grid: int) -> Tuple[np.ndarray, np.ndarray]:
     """See `reference.fold_grid`. Empties its input."""
     shape = (len(cells), grid, grid, grid // 2 + 1)
     data, weight = np.empty(shape, np.complex64), np.empty(shape, np.float32)
@@ -593,14 +609,14 @@ def fold_grid(cells, grid):
 
 
 @_jit
-def _alternating(n):
+def _alternating(n: int) -> np.ndarray:
     turns = np.ones(n, np.float32)
     turns[1::2] = -1
     return turns
 
 
 @_jit
-def _fold_grid(cells, grid, data, weight):
+def _fold_grid(cells: np.ndarray, grid: int, data: np.ndarray, weight: np.ndarray) -> None:
     turns = _alternating(grid // 2 + 1)
     for i in range(len(cells)):
         c = cells[i]
@@ -633,13 +649,13 @@ def _fold_grid(cells, grid, data, weight):
 
 
 @_jit
-def _add_mate(data, weight, x, value, odd):
+def _add_mate(data: np.ndarray, weight: np.ndarray, x: int, value: np.ndarray, odd: int) -> None:
     sign = np.float32(-1 if odd else 1)
     data[x] += complex(sign * value[0], -sign * value[1])
     weight[x] += value[2]
 
 
-def spread_rows(rows, start, source, factor, used):
+def spread_rows(rows: np.ndarray, start: np.ndarray, source: np.ndarray, factor: np.ndarray, used: int) -> np.ndarray:
     """See `reference.spread_rows`."""
     n, _, length = rows.shape
     out = np.empty((n, len(start) - 1, length), np.float32)
@@ -648,7 +664,8 @@ def spread_rows(rows, start, source, factor, used):
 
 
 @_jit
-def _spread_rows(rows, start, source, factor, used, out):
+def _spread_rows(rows: np.ndarray, start: np.ndarray, source: np.ndarray, factor: np.ndarray, used: int,
+                 out: np.ndarray) -> None:
     n, cells, length = out.shape
     whole = used - used % LANES
     for k in range(n):
@@ -700,7 +717,9 @@ def _spread_rows(rows, start, source, factor, used, out):
                 out[k, c, x] = 0
 
 
-def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, shape):
+def weigh(transform: np.ndarray, step: np.ndarray, gain_y: np.ndarray, gain_x: np.ndarray, tables: np.ndarray,
+          scale: np.ndarray, direction: np.ndarray, phase: np.ndarray, depth: np.ndarray, mode: int,
+          shape: Sequence[int]) -> np.ndarray:
     """See `reference.weigh`."""
     out = np.zeros((len(depth), shape[0], shape[1] // 2 + 1), np.complex64)
     _weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, out)
@@ -708,7 +727,7 @@ def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, dept
 
 
 @_jit
-def _between(table, place):
+def _between(table: np.ndarray, place: float) -> np.float32:
     """Linear interpolation; the last entry beyond the table."""
     last = len(table) - 1
     cell = min(int(place), last - 1)
@@ -717,7 +736,9 @@ def _between(table, place):
 
 
 @_jit
-def _weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, out):
+def _weigh(transform: np.ndarray, step: np.ndarray, gain_y: np.ndarray, gain_x: np.ndarray, tables: np.ndarray,
+           scale: np.ndarray, direction: np.ndarray, phase: np.ndarray, depth: np.ndarray, mode: int,
+           out: np.ndarray) -> None:
     h, wh = transform.shape
     for y in range(h):
         iy = y if y < h // 2 else y - h
@@ -748,14 +769,16 @@ def _weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, dep
                 out[k, target, x] = complex(value.real * factor, value.imag * factor)
 
 
-def resample(images, origin, step, table, out):
+def resample(images: np.ndarray, origin: np.ndarray, step: np.ndarray, table: np.ndarray,
+             out: np.ndarray) -> np.ndarray:
     """See `reference.resample`."""
     _resample(images.reshape(-1), images.shape[1], images.shape[2], origin, step, table, out)
     return out
 
 
 @_jit
-def _resample(pixels, h, w, origin, step, table, out):
+def _resample(pixels: np.ndarray, h: int, w: int, origin: np.ndarray, step: np.ndarray, table: np.ndarray,
+              out: np.ndarray) -> None:
     n, n_u, n_v = out.shape
     precision = len(table) - 1
     i1, i2, i3, line = np.uintp(1), np.uintp(2), np.uintp(3), np.uintp(w)
@@ -787,7 +810,7 @@ def _resample(pixels, h, w, origin, step, table, out):
 # vector registers while all tilts go by, which no compiler does with an array.
 
 
-def _padded(array):
+def _padded(array: np.ndarray) -> np.ndarray:
     """The array with its last axis filled up with zeros to a multiple of LANES."""
     missing = -array.shape[-1] % LANES
     if not missing:
@@ -795,7 +818,8 @@ def _padded(array):
     return np.concatenate([array, np.zeros(array.shape[:-1] + (missing,), array.dtype)], axis=-1)
 
 
-def backproject(rows, position, slab, group, n_groups, nz, nx):
+def backproject(rows: np.ndarray, position: np.ndarray, slab: np.ndarray, group: np.ndarray, n_groups: int, nz: int,
+                nx: int) -> np.ndarray:
     """See `reference.backproject`."""
     ny = rows.shape[3]
     order = np.argsort(group, kind="stable")
@@ -807,7 +831,7 @@ def backproject(rows, position, slab, group, n_groups, nz, nx):
 
 
 @_jit
-def _line(position, n_u, x, z):
+def _line(position: np.ndarray, n_u: int, x: int, z: int) -> Tuple[int, np.float32, np.float32]:
     """Row below a voxel and the weights of the rows below and above; weights 0 outside."""
     place = position[0] + position[1] * x + position[2] * z
     lower = math.floor(place)
@@ -818,12 +842,13 @@ def _line(position, n_u, x, z):
 
 
 @_jit
-def _version(slab, n, x, z):
+def _version(slab: np.ndarray, n: int, x: int, z: int) -> int:
     return 0 if n == 1 else min(max(math.floor(slab[0] + slab[1] * x + slab[2] * z), 0), n - 1)
 
 
 @_jit
-def _backproject(rows, shape, tilt, position, slab, start, out):
+def _backproject(rows: np.ndarray, shape: Tuple[int, int, int, int], tilt: np.ndarray, position: np.ndarray,
+                 slab: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
     n, n_versions, n_u, n_y = shape
     n_groups, nz, _, nx = out.shape
     offset, below, above = np.empty(n, np.uintp), np.empty(n, np.float32), np.empty(n, np.float32)
@@ -872,7 +897,7 @@ def _backproject(rows, shape, tilt, position, slab, start, out):
                     out[g, z, y + 15, x] = s15
 
 
-def project(volume, position, n_u):
+def project(volume: np.ndarray, position: np.ndarray, n_u: int) -> np.ndarray:
     """See `reference.project`."""
     ny = volume.shape[1]
     out = np.zeros((len(position), n_u, ny + -ny % LANES), np.float32)
@@ -881,14 +906,14 @@ def project(volume, position, n_u):
 
 
 @_jit
-def _column(volume, z, x, column):
+def _column(volume: np.ndarray, z: int, x: int, column: np.ndarray) -> None:
     """Copy the voxels along y to the beginning of a longer array."""
     for y in range(volume.shape[1]):
         column[y] = volume[z, y, x]
 
 
 @_jit
-def _project(volume, position, shape, rows):
+def _project(volume: np.ndarray, position: np.ndarray, shape: Tuple[int, int, int], rows: np.ndarray) -> None:
     n, n_u, n_y = shape
     nz, _, nx = volume.shape
     column = np.zeros(n_y, np.float32)
@@ -935,7 +960,8 @@ def _project(volume, position, shape, rows):
                     rows[q + v + L15] += b * column[v + L15]
 
 
-def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
+def backproject_sheared(rows: np.ndarray, position: np.ndarray, offset: np.ndarray, slab: np.ndarray, group: np.ndarray,
+                        n_groups: int, shape: Sequence[int]) -> np.ndarray:
     """See `reference.backproject_sheared`."""
     nz, ny, nx = shape
     order = np.argsort(group, kind="stable")
@@ -949,7 +975,8 @@ def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
 
 
 @_jit
-def _taps(position, offset, extent, ny, x, z):
+def _taps(position: np.ndarray, offset: np.ndarray, extent: Tuple[int, int, int], ny: int, x: int,
+          z: int) -> Tuple[int, int, int, np.float32, np.float32, np.float32, np.float32]:
     """The four pieces of rows that a column of voxels falls between, as places in one version, with their weights."""
     n_u, n_phases, n_y = extent
     zero = np.float32(0)
@@ -971,7 +998,9 @@ def _taps(position, offset, extent, ny, x, z):
 
 
 @_jit
-def _backproject_sheared(rows, shape, tilt, position, offset, slab, start, ny, out):
+def _backproject_sheared(rows: np.ndarray, shape: Tuple[int, int, int, int, int], tilt: np.ndarray,
+                         position: np.ndarray, offset: np.ndarray, slab: np.ndarray, start: np.ndarray, ny: int,
+                         out: np.ndarray) -> None:
     n, n_versions, n_u, n_phases, n_y = shape
     n_groups, nz, padded, nx = out.shape
     first, second = np.empty(n, np.uintp), np.empty(n, np.uintp)
@@ -1026,7 +1055,7 @@ def _backproject_sheared(rows, shape, tilt, position, offset, slab, start, ny, o
                     out[g, z, y + 15, x] = s15
 
 
-def project_sheared(volume, position, offset, extent):
+def project_sheared(volume: np.ndarray, position: np.ndarray, offset: np.ndarray, extent: Sequence[int]) -> np.ndarray:
     """See `reference.project_sheared`."""
     size = int(np.prod(extent))
     out = np.zeros(len(position) * size + LANES, np.float32)  # writing LANES at a time may run past the end
@@ -1035,7 +1064,8 @@ def project_sheared(volume, position, offset, extent):
 
 
 @_jit
-def _project_sheared(volume, position, offset, extent, rows):
+def _project_sheared(volume: np.ndarray, position: np.ndarray, offset: np.ndarray, extent: Tuple[int, int, int],
+                     rows: np.ndarray) -> None:
     n_u, n_phases, n_y = extent
     nz, ny, nx = volume.shape
     padded = ny + -ny % LANES

@@ -7,9 +7,11 @@ gaps or another order of axes, as CuPy's transforms along any axis but the last 
 
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
+from ..arrays import Array
 from . import HALO
 
 SOURCE = Path(__file__).with_name("kernels.cu")
@@ -26,10 +28,10 @@ class Runtime:
         cupy, or numpy in tests.
     """
 
-    def __init__(self, xp):
+    def __init__(self, xp: Any) -> None:
         self.xp = xp
 
-    def launch(self, name, count, read, written, *numbers):
+    def launch(self, name: str, count: int, read: Sequence[Array], written: Sequence[Array], *numbers: int) -> None:
         """Launch a kernel.
 
         Parameters
@@ -55,7 +57,7 @@ class Runtime:
         self.start(name, int(count), [self.xp.ascontiguousarray(a) for a in read] + list(written),
                    [int(n) for n in numbers])
 
-    def start(self, name, count, arrays, numbers):
+    def start(self, name: str, count: int, arrays: List[Array], numbers: List[int]) -> None:
         """Start a kernel on contiguous arrays."""
         raise NotImplementedError
 
@@ -63,12 +65,12 @@ class Runtime:
 class CupyRuntime(Runtime):
     """Allocates on the GPU and launches compiled kernels there."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         import cupy
         super().__init__(cupy)
-        self._modules = {}
+        self._modules: Dict[int, Any] = {}
 
-    def start(self, name, count, arrays, numbers):
+    def start(self, name: str, count: int, arrays: List[Array], numbers: List[int]) -> None:
         """See `Runtime.start`."""
         device = self.xp.cuda.Device().id
         if device not in self._modules:
@@ -78,7 +80,7 @@ class CupyRuntime(Runtime):
 
 
 @lru_cache(maxsize=1)
-def runtime():
+def runtime() -> CupyRuntime:
     """The runtime in use; tests replace it.
 
     Returns
@@ -88,7 +90,7 @@ def runtime():
     return CupyRuntime()
 
 
-def crop(stack, origin, size):
+def crop(stack: Array, origin: Array, size: int) -> Array:
     """See `reference.crop`."""
     run = runtime()
     (n, t), (h, w) = origin.shape[:2], stack.shape[1:]
@@ -97,7 +99,8 @@ def crop(stack, origin, size):
     return out
 
 
-def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
+def modulate(data: Array, phase: Array, slope: Array, depth: Array, shift: Array, envelope: Array, visible: Array,
+             mode: int) -> Array:
     """See `reference.modulate`."""
     run = runtime()
     n, t, s, _ = data.shape
@@ -108,7 +111,7 @@ def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
     return out
 
 
-def insert_slices(data, weight, matrix, table, grid):
+def insert_slices(data: Array, weight: Array, matrix: Array, table: Array, grid: int) -> Array:
     """See `reference.insert_slices`."""
     run = runtime()
     n, t, b, _ = data.shape
@@ -121,7 +124,8 @@ def insert_slices(data, weight, matrix, table, grid):
     return out
 
 
-def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
+def modulate_parts(data: Array, phase: Array, slope: Array, depth: Array, shift: Array, envelope: Array, visible: Array,
+                   mode: int) -> Array:
     """See `reference.modulate_parts`."""
     run = runtime()
     n, t, s, sh = data.shape
@@ -131,7 +135,7 @@ def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
     return out
 
 
-def join_parts(parts, sign, mask):
+def join_parts(parts: Array, sign: Array, mask: Array) -> Tuple[Array, Array]:
     """See `reference.join_parts`."""
     run = runtime()
     _, bh, _, n, t, _ = parts.shape
@@ -141,7 +145,8 @@ def join_parts(parts, sign, mask):
     return data, transfer
 
 
-def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
+def circle(rows: Array, total: Array, radius: float, edge: float, size: int, rolled: bool = False,
+           scale: float = 1.0) -> Array:
     """See `reference.circle`."""
     run = runtime()
     n, t, count, s = rows.shape
@@ -158,7 +163,7 @@ def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
     return out
 
 
-def insert_linear(data, weight, matrix, limit, grid):
+def insert_linear(data: Array, weight: Array, matrix: Array, limit: Array, grid: int) -> Array:
     """See `reference.insert_linear`."""
     run = runtime()
     n, t, b, _ = data.shape
@@ -167,7 +172,7 @@ def insert_linear(data, weight, matrix, limit, grid):
     return out
 
 
-def fold_linear(cells, grid, share=1.0):
+def fold_linear(cells: Array, grid: int, share: float = 1.0) -> Tuple[Array, Array, Array]:
     """See `reference.fold_linear`."""
     run = runtime()
     shape = (len(cells), grid, grid, grid // 2 + 1)
@@ -178,7 +183,7 @@ def fold_linear(cells, grid, share=1.0):
     return data, weight, count
 
 
-def fold_grid(cells, grid):
+def fold_grid(cells: Array, grid: int) -> Tuple[Array, Array]:
     """See `reference.fold_grid`."""
     run = runtime()
     shape = (len(cells), grid, grid, grid // 2 + 1)
@@ -187,7 +192,7 @@ def fold_grid(cells, grid):
     return data, weight
 
 
-def spread_rows(rows, start, source, factor, used):
+def spread_rows(rows: Array, start: Array, source: Array, factor: Array, used: int) -> Array:
     """See `reference.spread_rows`."""
     run = runtime()
     n, count, length = rows.shape
@@ -196,7 +201,8 @@ def spread_rows(rows, start, source, factor, used):
     return out
 
 
-def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, shape):
+def weigh(transform: Array, step: Array, gain_y: Array, gain_x: Array, tables: Array, scale: Array, direction: Array,
+          phase: Array, depth: Array, mode: int, shape: Sequence[int]) -> Array:
     """See `reference.weigh`."""
     run = runtime()
     (h, wh), out_wh = transform.shape, shape[1] // 2 + 1
@@ -206,7 +212,7 @@ def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, dept
     return out
 
 
-def resample(images, origin, step, table, out):
+def resample(images: Array, origin: Array, step: Array, table: Array, out: Array) -> Array:
     """See `reference.resample`."""
     run = runtime()
     n, h, w = images.shape
@@ -218,7 +224,7 @@ def resample(images, origin, step, table, out):
     return out
 
 
-def backproject(rows, position, slab, group, n_groups, nz, nx):
+def backproject(rows: Array, position: Array, slab: Array, group: Array, n_groups: int, nz: int, nx: int) -> Array:
     """See `reference.backproject`."""
     run = runtime()
     t, k, u, ny = rows.shape
@@ -227,7 +233,7 @@ def backproject(rows, position, slab, group, n_groups, nz, nx):
     return run.xp.ascontiguousarray(out.transpose(0, 1, 3, 2))
 
 
-def project(volume, position, n_u):
+def project(volume: Array, position: Array, n_u: int) -> Array:
     """See `reference.project`."""
     run = runtime()
     nz, ny, nx = volume.shape
@@ -236,7 +242,8 @@ def project(volume, position, n_u):
     return rows
 
 
-def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
+def backproject_sheared(rows: Array, position: Array, offset: Array, slab: Array, group: Array, n_groups: int,
+                        shape: Sequence[int]) -> Array:
     """See `reference.backproject_sheared`."""
     run = runtime()
     t, k, u, f, n_y = rows.shape
@@ -247,7 +254,7 @@ def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
     return run.xp.ascontiguousarray(out.transpose(0, 1, 3, 2))
 
 
-def project_sheared(volume, position, offset, extent):
+def project_sheared(volume: Array, position: Array, offset: Array, extent: Sequence[int]) -> Array:
     """See `reference.project_sheared`."""
     run = runtime()
     nz, ny, nx = volume.shape

@@ -1,11 +1,13 @@
 """The kernels in plain NumPy: slow, and meant to be read. The other two must agree with this file."""
 
+from typing import Any, Iterator, List, Sequence, Tuple
+
 import numpy as np
 
 from . import HALO, WIENER_NOISE
 
 
-def crop(stack, origin, size):
+def crop(stack: np.ndarray, origin: np.ndarray, size: int) -> np.ndarray:
     """Cut windows out of tilt images; what lies outside an image is 0.
 
     Parameters
@@ -32,7 +34,8 @@ def crop(stack, origin, size):
     return out
 
 
-def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
+def modulate(data: np.ndarray, phase: np.ndarray, slope: np.ndarray, depth: np.ndarray, shift: np.ndarray,
+             envelope: np.ndarray, visible: np.ndarray, mode: int) -> np.ndarray:
     """Apply CTF, envelope and sub-pixel shift to the transforms of windows.
 
     Parameters
@@ -71,7 +74,8 @@ def modulate(data, phase, slope, depth, shift, envelope, visible, mode):
     return (factor * (factor if mode == 1 else ctf)).astype(np.float32)
 
 
-def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
+def modulate_parts(data: np.ndarray, phase: np.ndarray, slope: np.ndarray, depth: np.ndarray, shift: np.ndarray,
+                   envelope: np.ndarray, visible: np.ndarray, mode: int) -> np.ndarray:
     """As `modulate`, split into what is even and what is odd along y, with the origin on the centre of the windows.
 
     Parameters
@@ -101,7 +105,7 @@ def modulate_parts(data, phase, slope, depth, shift, envelope, visible, mode):
     return out
 
 
-def join_parts(parts, sign, mask):
+def join_parts(parts: np.ndarray, sign: np.ndarray, mask: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """Undo the split of `modulate_parts`, after each part has been transformed on its own.
 
     Parameters
@@ -122,7 +126,8 @@ def join_parts(parts, sign, mask):
     return ((planes[0] + 1j * planes[2]) * sign).astype(np.complex64), planes[1] * mask
 
 
-def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
+def circle(rows: np.ndarray, total: np.ndarray, radius: float, edge: float, size: int, rolled: bool = False,
+           scale: float = 1.0) -> np.ndarray:
     """Level windows by what lies outside a circle, mask them with it, and crop them.
 
     Parameters
@@ -159,7 +164,7 @@ def circle(rows, total, radius, edge, size, rolled=False, scale=1.0):
     return np.roll(out, (-(size // 2),) * 2, axis=(2, 3)) if rolled else out
 
 
-def insert_linear(data, weight, matrix, limit, grid):
+def insert_linear(data: np.ndarray, weight: np.ndarray, matrix: np.ndarray, limit: np.ndarray, grid: int) -> np.ndarray:
     """Scatter 2D transforms into a 3D Fourier grid by trilinear interpolation, as RELION 5 does.
 
     Parameters
@@ -205,7 +210,7 @@ def insert_linear(data, weight, matrix, limit, grid):
     return out.reshape(n, side, side, half, 4).astype(np.float32)
 
 
-def fold_linear(cells, grid, share=1.0):
+def fold_linear(cells: np.ndarray, grid: int, share: float = 1.0) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bring the Hermitian mates on the plane kx = 0 of a trilinear Fourier grid together.
 
     Parameters
@@ -238,7 +243,7 @@ def fold_linear(cells, grid, share=1.0):
     return (out[0] * sign).astype(np.complex64), *((share * channel).astype(np.float32) for channel in out[1:])
 
 
-def insert_slices(data, weight, matrix, table, grid):
+def insert_slices(data: np.ndarray, weight: np.ndarray, matrix: np.ndarray, table: np.ndarray, grid: int) -> np.ndarray:
     """Scatter 2D transforms into a 3D Fourier grid.
 
     Parameters
@@ -295,7 +300,7 @@ def insert_slices(data, weight, matrix, table, grid):
     return out.reshape(n, side, side, half, 4).astype(np.float32)
 
 
-def fold_grid(cells, grid):
+def fold_grid(cells: np.ndarray, grid: int) -> Tuple[np.ndarray, np.ndarray]:
     """Bring halo and Hermitian mates of a Fourier grid together.
 
     Parameters
@@ -329,7 +334,7 @@ def fold_grid(cells, grid):
     return (out[0] * sign).astype(np.complex64), out[1].real.astype(np.float32)
 
 
-def spread_rows(rows, start, source, factor, used):
+def spread_rows(rows: np.ndarray, start: np.ndarray, source: np.ndarray, factor: np.ndarray, used: int) -> np.ndarray:
     """Add rows of samples up in cells: every cell is a weighted sum of some of the rows.
 
     Parameters
@@ -357,7 +362,9 @@ def spread_rows(rows, start, source, factor, used):
     return out.astype(np.float32)
 
 
-def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, depth, mode, shape):
+def weigh(transform: np.ndarray, step: np.ndarray, gain_y: np.ndarray, gain_x: np.ndarray, tables: np.ndarray,
+          scale: np.ndarray, direction: np.ndarray, phase: np.ndarray, depth: np.ndarray, mode: int,
+          shape: Sequence[int]) -> np.ndarray:
     """Multiply the transform of a tilt image by all its filters, and lay it out for a finer image.
 
     Parameters
@@ -409,7 +416,8 @@ def weigh(transform, step, gain_y, gain_x, tables, scale, direction, phase, dept
     return out
 
 
-def resample(images, origin, step, table, out):
+def resample(images: np.ndarray, origin: np.ndarray, step: np.ndarray, table: np.ndarray,
+             out: np.ndarray) -> np.ndarray:
     """Sample images on a slanted lattice.
 
     Parameters
@@ -448,7 +456,8 @@ def resample(images, origin, step, table, out):
     return out
 
 
-def backproject(rows, position, slab, group, n_groups, nz, nx):
+def backproject(rows: np.ndarray, position: np.ndarray, slab: np.ndarray, group: np.ndarray, n_groups: int, nz: int,
+                nx: int) -> np.ndarray:
     """Smear tilt images back along the beam, where the volume's y axis is a row of every image.
 
     Parameters
@@ -473,7 +482,8 @@ def backproject(rows, position, slab, group, n_groups, nz, nx):
     return backproject_sheared(rows[:, :, :, None], position, np.zeros_like(position), slab, group, n_groups, shape)
 
 
-def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
+def backproject_sheared(rows: np.ndarray, position: np.ndarray, offset: np.ndarray, slab: np.ndarray, group: np.ndarray,
+                        n_groups: int, shape: Sequence[int]) -> np.ndarray:
     """Smear tilt images back along the beam, where the volume's y axis is a direction of every image.
 
     Parameters
@@ -503,7 +513,8 @@ def backproject_sheared(rows, position, offset, slab, group, n_groups, shape):
     return out.astype(np.float32)
 
 
-def _taps(extent, position, offset, shape):
+def _taps(extent: Sequence[int], position: np.ndarray, offset: np.ndarray,
+          shape: Sequence[int]) -> Iterator[Tuple[int, int, List[Tuple[Tuple[int, int, int], Any]]]]:
     """For every column of voxels that a tilt shows: z, x, and where its samples are with what weights."""
     n_u, n_phases, n_y = extent
     nz, ny, nx = shape
@@ -521,7 +532,7 @@ def _taps(extent, position, offset, shape):
             yield z, x, [tap for tap in taps if tap[1] > 0]
 
 
-def project(volume, position, n_u):
+def project(volume: np.ndarray, position: np.ndarray, n_u: int) -> np.ndarray:
     """Project a volume onto the rows of every tilt: the adjoint of `backproject` for one volume and version.
 
     Parameters
@@ -540,7 +551,7 @@ def project(volume, position, n_u):
     return project_sheared(volume, position, np.zeros_like(position), shape)[:, :, 0]
 
 
-def project_sheared(volume, position, offset, extent):
+def project_sheared(volume: np.ndarray, position: np.ndarray, offset: np.ndarray, extent: Sequence[int]) -> np.ndarray:
     """Project a volume onto the rows of every tilt: the adjoint of `backproject_sheared`.
 
     Parameters

@@ -158,10 +158,10 @@ def whole(folder):
 
 
 @pytest.fixture(scope="session")
-def simulated(tmp_path_factory):
+def clean(tmp_path_factory, simulated):
     """The data set, made once."""
     folder = tmp_path_factory.mktemp("simulated")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny", "seed": 1}})
+    simulated("tiny", into=folder, seed=1)
     return folder
 
 
@@ -179,10 +179,10 @@ def quick(request, monkeypatch):
 
 
 @pytest.fixture
-def copy(simulated, capsys, monkeypatch):
+def copy(clean, capsys, monkeypatch):
     """Copy the data set to a folder."""
     def make(root):
-        shutil.copytree(str(simulated), str(root), ignore=shutil.ignore_patterns(".tomoexport", "results"))
+        shutil.copytree(str(clean), str(root), ignore=shutil.ignore_patterns(".tomoexport", "results"))
         return Project(root, capsys, monkeypatch)
     return make
 

@@ -362,10 +362,10 @@ OPTIONS = dict(pixel_size=16.0, box=16, diameter=140.0, device="cpu", threads=1)
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
-    """A tiny simulated project, and its export."""
+def exported(tmp_path_factory, simulated):
+    """A tiny exported project, and its export."""
     folder = tmp_path_factory.mktemp("warp")
-    runner.run({"verb": "simulate", "options": {"output": str(folder / "data"), "preset": "tiny"}})
+    simulated("tiny", into=folder / "data")
     return folder, export(folder, folder / "data" / "tomograms.star", "relion")
 
 
@@ -387,24 +387,24 @@ def unlike(one, other):
 
 
 def written(folder, name, change=lambda lines, ctf, g: (lines, ctf), grids=()):
-    """The simulated series as Warp keeps them."""
+    """The exported series as Warp keeps them."""
     for series in relion5.read_project(str(folder / "data" / "tomograms.star")):
         warpfiles.write_series(folder / name, series, change, grids)
     return folder / name
 
 
-def test_an_export_by_xml_is_that_by_tomograms_star(simulated):
+def test_an_export_by_xml_is_that_by_tomograms_star(exported):
     """Both hands and an x-tilt are among the two series."""
-    folder, expected = simulated
+    folder, expected = exported
     table = written(folder, "plain")
     assert unlike(expected, export(folder, table, "from_xml")) < 1e-4
     wrong = written(folder, "wrong", lambda lines, ctf, g: (dict(lines, Angles=g.tilt), ctf))
     assert unlike(expected, export(folder, wrong, "from_wrong")) > 0.5
 
 
-def test_movement_and_warp_are_followed_by_an_export(simulated):
+def test_movement_and_warp_are_followed_by_an_export(exported):
     """A movement and a warp that are the same everywhere, taken back by offsets and defocus, change nothing."""
-    folder, expected = simulated
+    folder, expected = exported
     movement, warp = (24.0, -16.0), np.array([11.0, -30.0, 300.0])
     grids = [grid("GridMovementX", movement[0]), grid("GridMovementY", movement[1])]
     grids += [grid("GridVolumeWarp" + axis, np.full((1, 1, 1, 1), value)) for axis, value in zip("XYZ", warp)]
@@ -420,9 +420,9 @@ def test_movement_and_warp_are_followed_by_an_export(simulated):
     assert unlike(expected, export(folder, left, "left_out")) > 0.5
 
 
-def test_angles_of_an_export_turn_volumes_and_not_positions(simulated):
+def test_angles_of_an_export_turn_volumes_and_not_positions(exported):
     """A turn of 180 degrees about the beam is a turn of image and volume, to be seen in the volume alone."""
-    folder, _ = simulated
+    folder, _ = exported
     straight, turned = (export(folder, written(folder, name, grids=[grid("GridAngleZ", angle)]), name + "_out")
                         for name, angle in (("straight", 1e-7), ("turned", 180.0)))
     for name in straight:
@@ -433,8 +433,8 @@ def test_angles_of_an_export_turn_volumes_and_not_positions(simulated):
         assert np.corrcoef(volume.ravel(), other.ravel())[0, 1] < 0.9
 
 
-def test_an_export_is_redone_where_the_local_alignment_has_changed(simulated):
-    folder, _ = simulated
+def test_an_export_is_redone_where_the_local_alignment_has_changed(exported):
+    folder, _ = exported
     keys = []
     for value in (None, 5.0, 6.0):
         grids = [] if value is None else [grid("GridMovementX", value)]
@@ -443,8 +443,8 @@ def test_an_export_is_redone_where_the_local_alignment_has_changed(simulated):
     assert keys[0] != keys[1] != keys[2]
 
 
-def test_whole_tomograms_follow_the_global_alignment(simulated):
-    folder, _ = simulated
+def test_whole_tomograms_follow_the_global_alignment(exported):
+    folder, _ = exported
     made = []
     for name, grids in (("flat", []), ("wavy", [grid("GridMovementX", 40.0), grid("GridAngleZ", 9.0)])):
         table = written(folder, name, grids=grids)
@@ -455,15 +455,15 @@ def test_whole_tomograms_follow_the_global_alignment(simulated):
     assert len(made[0]) == 2 and all(np.array_equal(a, b) for a, b in zip(*made))
 
 
-def test_the_local_part_is_what_the_file_says(simulated):
+def test_the_local_part_is_what_the_file_says(exported):
     """Not a series without deformation, by mistake, in the tests above."""
-    folder, _ = simulated
+    folder, _ = exported
     table = written(folder, "kinds", grids=[grid("GridMovementX", 40.0)])
     assert all(isinstance(s.geometry.deformation, Deformation) for s in project.read_project(str(table)))
 
 
-def test_the_size_of_the_tomogram_can_be_given(simulated):
-    folder, expected = simulated
+def test_the_size_of_the_tomogram_can_be_given(exported):
+    folder, expected = exported
     table = written(folder, "sizeless")
     sizes = {}
     for path in map(str, sorted(table.glob("*.xml"))):

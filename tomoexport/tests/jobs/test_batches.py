@@ -180,7 +180,7 @@ def test_F38_another_try_finds_the_arrays_of_the_first_gone():
 
 
 @pytest.mark.compiler
-def test_an_export_in_batches_is_the_export_one_by_one(tmp_path, monkeypatch, shim_runtime):
+def test_an_export_in_batches_is_the_export_one_by_one(tmp_path, monkeypatch, shim_runtime, simulated):
     """The GPU path of the job, on the CUDA source compiled for the CPU, with a device that is full at two particles."""
     monkeypatch.setattr(gpu, "runtime", lambda: shim_runtime)
     real, sizes = subtomo.reconstruct_subtomos, []
@@ -194,7 +194,7 @@ def test_an_export_in_batches_is_the_export_one_by_one(tmp_path, monkeypatch, sh
 
     monkeypatch.setattr(subtomo, "reconstruct_subtomos", reconstruct)
     data = tmp_path / "data"
-    runner.run({"verb": "simulate", "options": {"output": str(data), "preset": "tiny", "particles": 6}})
+    simulated("tiny", into=data, particles=6)
     volumes = {}
     for name in ("cpu", "cuda"):
         if name == "cuda":

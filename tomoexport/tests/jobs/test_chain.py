@@ -19,10 +19,10 @@ PIXEL, BOX = 5.0, 52
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     """The demonstration's data: both hands, x-tilt, astigmatism, noise twice the signal, 180 particles."""
     folder = tmp_path_factory.mktemp("chain")
-    runner.run({"verb": "simulate", "options": {"output": str(folder / "data")}})
+    simulated("demo", into=folder / "data")
     return folder
 
 

@@ -304,10 +304,10 @@ def test_the_log_says_which_device(fake, caplog):
     assert {m.partition(":")[0] for m in said if "begun on GPU" in m} == set(NAMES)
 
 
-def test_two_at_once_give_the_same_files(tmp_path, monkeypatch):
+def test_two_at_once_give_the_same_files(tmp_path, monkeypatch, simulated):
     """Real work, on the CPU in the place of GPUs."""
     data, files = tmp_path / "data", {}
-    runner.run({"verb": "simulate", "options": {"output": str(data), "preset": "tiny", "particles": 6}})
+    simulated("tiny", into=data, particles=6)
     common = {"tomograms": str(data / "tomograms.star"), "pixel_size": 8.0, "threads": 2}
     for verb, own in (("reconstruct", {"halves": True}),
                       ("subtomo", {"particles": str(data / "particles.star"), "box": 16, "diameter": 100.0})):

@@ -98,10 +98,10 @@ def test_wrong_scores_are_named(tmp_path, line):
         remove(tmp_path, line, star="line.star")
 
 
-def test_coordinates_in_pixels(tmp_path):
+def test_coordinates_in_pixels(tmp_path, simulated):
     """Two particles 4 pixels apart: nearer than 25 A at 5 A per pixel, farther at 8."""
     folder = tmp_path / "project"
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny"}})
+    simulated("tiny", into=folder)
     star.write(str(tmp_path / "p.star"), [star.Table.from_columns("", {
         "rlnMicrographName": ["TS_01.mrc"] * 2, "rlnCoordinateX": [10.0, 14.0], "rlnCoordinateY": [10.0, 10.0],
         "rlnCoordinateZ": [10.0, 10.0]})])

@@ -10,9 +10,9 @@ from tomoexport.jobs import runner, subtomo
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     folder = tmp_path_factory.mktemp("exact")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "demo", "particles": 3, "noise": 2.0}})
+    simulated("demo", into=folder, particles=3, noise=2.0)
     return folder
 
 

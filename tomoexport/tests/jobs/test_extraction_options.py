@@ -15,9 +15,9 @@ COMMON = dict(box=32, crop=24, binning=1.5, float16=False, threads=2)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     folder = tmp_path_factory.mktemp("simulated")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny", "particles": 3}})
+    simulated("tiny", into=folder, particles=3)
     return folder
 
 

@@ -26,9 +26,9 @@ class Numpy:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     folder = tmp_path_factory.mktemp("gpu")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny", "particles": 30}})
+    simulated("tiny", into=folder, particles=30)
     return folder
 
 

@@ -236,10 +236,10 @@ def test_command_line(tmp_path, pair, capsys, caplog):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
+def project(tmp_path_factory, simulated):
     """Two simulated tilt series whose tomograms have different sizes, and positions in them."""
     folder = tmp_path_factory.mktemp("project")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny"}})
+    simulated("tiny", into=folder)
     series = relion5.read_project(str(folder / "tomograms.star"))
     particles, _ = particlestar.read_particles(str(folder / "particles.star"), series)
     return folder, series, particles

@@ -39,10 +39,10 @@ def device(request, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     """Two small tilt series, one with x-tilt."""
     folder = tmp_path_factory.mktemp("data")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny", "particles": 30}})
+    simulated("tiny", into=folder, particles=30)
     return folder
 
 

@@ -16,10 +16,10 @@ SIZES = dict(pixel_size=16.0, box=16, diameter=140.0, device="cpu", threads=2)
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     """TS_01 and TS_02, four particles each: as one table, one per tilt series without names, and one of M."""
     folder = tmp_path_factory.mktemp("tables")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny"}})
+    simulated("tiny", into=folder)
     table = star.read(str(folder / "particles.star")).table("particles")
     names = table.text("rlnTomoName")
     for ts_id in ("TS_01", "TS_02"):

@@ -204,9 +204,9 @@ def test_a_device_that_cannot_be_activated_does_not_hang(workers):
 # ------------------------------------------------------------------------------------------------- the export itself
 
 @pytest.fixture
-def job(tmp_path):
+def job(tmp_path, simulated):
     data = tmp_path / "data"
-    runner.run({"verb": "simulate", "options": {"output": str(data), "preset": "tiny", "particles": 12}})
+    simulated("tiny", into=data, particles=12)
     return {"verb": "subtomo", "collect": False, "options": {
         "tomograms": str(data / "tomograms.star"), "particles": str(data / "particles.star"), "pixel_size": 8.0,
         "box": 16, "diameter": 100.0, "device": "cpu", "threads": 2, "output": str(tmp_path / "out")}}

@@ -15,9 +15,9 @@ from tomoexport.tests.programs import tomodrgn_rules
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     folder = tmp_path_factory.mktemp("readers")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "tiny", "particles": 6}})
+    simulated("tiny", into=folder, particles=6)
     return folder
 
 

@@ -193,8 +193,8 @@ def test_projected_centres_are_those_of_geometry_and_relion(project, tmp_path, n
 @pytest.mark.parametrize("options, words", [
     (dict(box=33), "--box.*odd"), (dict(box=32, crop=17), "--crop.*odd"), (dict(box=32, crop=40), "--crop.*box"),
     (dict(particles=""), "--particles.*no file")])
-def test_silent_failures_of_relion_are_errors(tmp_path, options, words):
-    runner.run({"verb": "simulate", "options": {"output": str(tmp_path / "data"), "preset": "tiny"}})
+def test_silent_failures_of_relion_are_errors(tmp_path, options, words, simulated):
+    simulated("tiny", into=tmp_path / "data")
     values = dict({"tomograms": str(tmp_path / "data" / "tomograms.star"), "box": 32,
                    "particles": str(tmp_path / "data" / "particles.star")}, **options)
     with pytest.raises(InputError, match=words):
@@ -202,8 +202,8 @@ def test_silent_failures_of_relion_are_errors(tmp_path, options, words):
     assert not os.path.exists(str(tmp_path / "out" / "Subtomograms"))
 
 
-def test_particles_that_no_image_shows_are_an_error(tmp_path):
-    runner.run({"verb": "simulate", "options": {"output": str(tmp_path / "data"), "preset": "tiny"}})
+def test_particles_that_no_image_shows_are_an_error(tmp_path, simulated):
+    simulated("tiny", into=tmp_path / "data")
     with pytest.raises(InputError, match="no particle lies within"):
         extract(tmp_path / "out", tomograms=str(tmp_path / "data" / "tomograms.star"), box=128, binning=4.0,
                 particles=str(tmp_path / "data" / "particles.star"))
@@ -217,8 +217,8 @@ def test_a_table_that_an_optimisation_set_names_must_be_there(tmp_path):
 
 
 @pytest.fixture
-def tiny(tmp_path):
-    runner.run({"verb": "simulate", "options": {"output": str(tmp_path / "data"), "preset": "tiny"}})
+def tiny(tmp_path, simulated):
+    simulated("tiny", into=tmp_path / "data")
     return dict(tomograms=str(tmp_path / "data" / "tomograms.star"), box=24, binning=1.5,
                 particles=str(tmp_path / "data" / "particles.star"))
 

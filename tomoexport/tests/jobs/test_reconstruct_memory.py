@@ -14,9 +14,9 @@ from tomoexport.jobs import memory, runner
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
+def tiny(tmp_path_factory, simulated):
     folder = str(tmp_path_factory.mktemp("tiny"))
-    runner.run({"verb": "simulate", "options": {"output": folder, "preset": "tiny"}})
+    simulated("tiny", into=folder)
     return os.path.join(folder, "tomograms.star")
 
 

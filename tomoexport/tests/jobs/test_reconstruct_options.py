@@ -18,10 +18,10 @@ NAME = "TS_01_20.00Apx.mrc"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     """Two series, the images of odd and even frames of the first being its own with different noise."""
     folder = tmp_path_factory.mktemp("data")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "demo", "particles": 5, "noise": 1.0}})
+    simulated("demo", into=folder, particles=5, noise=1.0)
     series, rng = relion5.read_project(str(folder / "tomograms.star")), np.random.default_rng(3)
     path = series[0].images[0][0]
     images, pixel_size = mrc.read_volume(path)

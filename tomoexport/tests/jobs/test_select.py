@@ -14,10 +14,10 @@ from tomoexport.jobs import runner
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     """Twelve particles of two series, in mixed order; one export lost one of them, and moved all."""
     folder = tmp_path_factory.mktemp("select")
-    runner.run({"verb": "simulate", "options": {"output": str(folder / "data"), "preset": "tiny", "particles": 6}})
+    simulated("tiny", into=folder / "data", particles=6)
     particles, _ = particlestar.read_particles(str(folder / "data" / "particles.star"))
     order = np.random.default_rng(3).permutation(12)
     mixed = particles.select(order)

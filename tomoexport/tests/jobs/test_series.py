@@ -20,10 +20,10 @@ PIXEL, BOX = 5.0, 52
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     """Two series, both hands, x-tilt, astigmatism, little noise."""
     folder = tmp_path_factory.mktemp("series")
-    runner.run({"verb": "simulate", "options": {"output": str(folder / "data"), "particles": 12, "noise": 0.3}})
+    simulated("demo", into=folder / "data", particles=12, noise=0.3)
     return folder
 
 

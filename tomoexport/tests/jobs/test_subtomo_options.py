@@ -11,9 +11,9 @@ from tomoexport.jobs import runner
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     folder = tmp_path_factory.mktemp("options")
-    runner.run({"verb": "simulate", "options": {"output": str(folder), "preset": "demo", "particles": 2, "noise": 2.0}})
+    simulated("demo", into=folder, particles=2, noise=2.0)
     return folder
 
 

@@ -43,7 +43,7 @@ def test_particles_of_the_relion5_reference(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
+def quiet(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quiet")
     options = {"output": str(folder), "preset": "demo", "particles": 12, "noise": 0.3}
     runner.run({"verb": "simulate", "options": options})
@@ -51,8 +51,8 @@ def simulated(tmp_path_factory):
 
 
 @pytest.mark.parametrize("pixel_size", [12.0, 7.3])
-def test_both_hands_unequal_sides_and_x_tilt(simulated, tmp_path, pixel_size):
-    folder, options = simulated
+def test_both_hands_unequal_sides_and_x_tilt(quiet, tmp_path, pixel_size):
+    folder, options = quiet
     out = runner.run({"verb": "reconstruct", "options": {
         "tomograms": str(folder / "tomograms.star"), "output": str(tmp_path), "pixel_size": pixel_size, "halves": True,
         "threads": 2}})

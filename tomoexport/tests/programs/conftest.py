@@ -11,10 +11,10 @@ PIXEL, BOX = 5.0, 44  # of image series
 
 
 @pytest.fixture(scope="session")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     """Folder of two tilt series, both hands, x-tilt, astigmatism, noise twice the signal, 180 particles."""
     folder = tmp_path_factory.mktemp("readers")
-    runner.run({"verb": "simulate", "options": {"output": str(folder)}})
+    simulated("demo", into=folder)
     return str(folder)
 
 

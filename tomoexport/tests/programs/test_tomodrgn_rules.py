@@ -19,9 +19,9 @@ SET = "particles_optimisation_set.star"
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(tmp_path_factory, simulated):
     folder = tmp_path_factory.mktemp("rules")
-    runner.run({"verb": "simulate", "options": {"output": str(folder / "data"), "preset": "tiny", "particles": 6}})
+    simulated("tiny", into=folder / "data", particles=6)
     return folder
 
 

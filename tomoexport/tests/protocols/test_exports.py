@@ -16,10 +16,12 @@ from tomoexport.protocols import (
     ProtTomoExportImportParticles,
     ProtTomoExportImportTiltSeries,
     ProtTomoExportPseudoSubtomos,
+    ProtTomoExportReconstruct,
     ProtTomoExportSubtomos,
 )
 from tomoexport.tests.io import warpfiles
 from tomoexport.tests.protocols.test_protocols import BOX, PIXEL, TOMO_PIXEL, ProtocolTest
+from tomoexport.tests.sources import imod_folder
 
 
 class TestTomoExportOptions(ProtocolTest):
@@ -143,6 +145,22 @@ class TestTomoExportOptions(ProtocolTest):
         same = self.export(self.particles, inputTiltSeries=(imported, "TiltSeries"), inputCtfs=(imported, "CTFs"))
         for one, two in zip(plain.Subtomograms.iterItems(), same.Subtomograms.iterItems()):
             np.testing.assert_allclose(*(mrc.read_volume(i.getFileName())[0] for i in (one, two)), atol=5e-3)
+
+    def test_tilt_series_of_imod(self):
+        """What IMOD's files lack is asked for in the form; the tomogram is that of RELION's table without CTF."""
+        source = imod_folder(Path(self.data), Path(os.path.abspath("imod")) / "TS_01")
+        errors = self.make(ProtTomoExportImportTiltSeries, tomogramsStar=source.tomograms).validate()
+        self.assertIn("voltage", errors[0])
+        imported = self.launch(ProtTomoExportImportTiltSeries, tomogramsStar=source.tomograms, voltage=300.0, cs=2.7,
+                               amplitudeContrast=0.1)
+        self.checkTiltSeries(imported.TiltSeries, expectedSetSize=1, expectedSRate=PIXEL, hasAlignment=True,
+                             anglesCount=3, presentTsIds=["TS_01"], expectedDimensions=[64, 64, 3])
+        self.assertFalse(hasattr(imported, "CTFs"))
+        one = self.launch(ProtTomoExportReconstruct, inputTiltSeries=(imported, "TiltSeries"), pixelSize=TOMO_PIXEL,
+                          ctf=1)
+        two = self.reconstruct(ctf=1)
+        volumes = [mrc.read_volume(protocol.Tomograms.getFirstItem().getFileName())[0] for protocol in (one, two)]
+        np.testing.assert_allclose(*volumes, atol=2e-2 * volumes[1].std())
 
     def test_image_series(self):
         values = self.inputs(inputCoordinates=(self.particles, "Coordinates"))
