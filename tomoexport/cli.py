@@ -6,12 +6,15 @@ import logging
 import os
 import sys
 
-from . import __version__, options
+from . import __version__, lasting, options, stopping
 from .errors import InputError, TomoexportError
 
 EXIT_CODES = ("Exit code: 0 all is well; 1 some tilt series failed, the others are finished; 2 nothing could be done: "
-              "wrong input, or every tilt series failed; 130 stopped by hand. `doctor`: 1 if a check fails. "
-              "`check`: 2 if anything would fail.")
+              "wrong input, or every tilt series failed; 130 stopped by hand (Ctrl-C), 143 by SIGTERM. With --part it "
+              "speaks of the part. `doctor`: 1 if a check fails. `check`: 2 if anything would fail.")
+PART = ("Work on a part only: every N-th tilt series from the I-th on, counted from 0. The same command without --part "
+        "does what is left and writes the tables. For arrays of a cluster's scheduler.")
+_KEPT = "what is finished is kept, and the same command goes on from there"
 
 
 def parser():
@@ -27,15 +30,26 @@ def parser():
     top.add_argument("--verbose", action="store_true", help="Say more in the log.")
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
     for verb, cls in options.VERBS.items():
-        options.add_arguments(verbs.add_parser(verb, help=cls.__doc__, description=cls.__doc__), cls)
+        one = verbs.add_parser(verb, help=cls.__doc__, description=cls.__doc__)
+        options.add_arguments(one, cls)
+        if issubclass(cls, options.TiltSeriesOptions):
+            one.add_argument("--part", type=_part, metavar="I/N", help=PART)
     check = verbs.add_parser("check", help="Validate the inputs of a verb and print its plan; nothing is written.")
     kinds = check.add_subparsers(dest="checked", metavar="VERB")
     for verb, cls in options.VERBS.items():
         options.add_arguments(kinds.add_parser(verb, help=cls.__doc__), cls)
     verbs.add_parser("doctor", help="Show versions, the GPU and a self-test of the kernels.")
     run = verbs.add_parser("run", help="Carry out a job file, as the steps of the Scipion protocols do.")
-    run.add_argument("job", help="JSON with verb, options and, optionally, series and collect.")
+    run.add_argument("job", help="JSON with verb, options and, optionally, series or part, and collect.")
     return top
+
+
+def _part(text):
+    """Two whole numbers of ``0/3``; which of them go together is checked with the job."""
+    numbers = text.split("/")
+    if len(numbers) != 2 or not all(n.strip().isdigit() and len(n) < 10 for n in numbers):
+        raise argparse.ArgumentTypeError("'%s' is no part: give I/N, such as 0/3" % options.shorten(text))
+    return [int(n) for n in numbers]
 
 
 def main(arguments=None):
@@ -53,6 +67,11 @@ def main(arguments=None):
     """
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # read when NumPy is loaded; our own threads own a particle each
+    with lasting.streams(), stopping.on_signals():
+        return _main(arguments)
+
+
+def _main(arguments):
     top = parser()
     given = top.parse_args(arguments)
     logging.basicConfig(stream=sys.stdout, level=logging.DEBUG if given.verbose else logging.INFO,
@@ -64,13 +83,12 @@ def main(arguments=None):
     except TomoexportError as error:
         print("error: %s" % error, file=sys.stderr)
         return 2
+    except stopping.Terminated:
+        print("stopped by SIGTERM; " + _KEPT, file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
-        print("stopped; what is finished is kept, and the same command goes on from there", file=sys.stderr)
+        print("stopped; " + _KEPT, file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Nobody reads any more; the interpreter would fail once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
     except Exception as error:
         logging.getLogger(__name__).debug("unforeseen", exc_info=True)
         print("error: an unforeseen %s: %s. Please report it; --verbose has the place." % (
@@ -101,6 +119,8 @@ def _act(given, top):
         job = _read_job(given.job)
     else:
         job = {"verb": given.verb, "options": options.given(given.verb, given)}
+        if getattr(given, "part", None) is not None:
+            job["part"] = given.part
     done = runner.run(job)
     if done["failed"]:
         print("error: %d of %d tilt series failed: %s. The others are finished; results/ in the output folder has the "
@@ -124,4 +144,7 @@ def _read_job(path):
         raise InputError(path, "series is %s" % options.shorten(series), "Give a list of names of tilt series")
     if not isinstance(job.get("collect", False), bool):
         raise InputError(path, "collect is %s" % options.shorten(job["collect"]), "Give true or false")
+    part = job.get("part")
+    if not (part is None or isinstance(part, list) and len(part) == 2 and all(type(n) is int for n in part)):
+        raise InputError(path, "part is %s" % options.shorten(part), "Give two whole numbers, such as [0, 3]")
     return job

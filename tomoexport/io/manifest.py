@@ -1,20 +1,14 @@
-"""What is done already: one record per unit of work, and a lock on the folder that holds them."""
+"""What is done already: one record per unit of work."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
-import socket
-import time
-import warnings
-from contextlib import contextmanager
 
-from ..errors import InputError
-from .atomic import write_json
+from .atomic import remove, write_json
+from .lock import FOLDER
 from .paths import relative_to, safe_stem
 
-_FOLDER = ".tomoexport"
+_SHORT = 40  # characters of a value that a record keeps to be shown; of what is longer it keeps a hash
 
 
 def fingerprint(*parts):
@@ -69,7 +63,7 @@ class Manifest:
         -------
         str
         """
-        return os.path.join(self.folder, _FOLDER, safe_stem(unit) + ".json")
+        return os.path.join(self.folder, FOLDER, safe_stem(unit) + ".json")
 
     def done(self, unit, fingerprint):
         """Tell whether a unit was completed with this fingerprint and all its outputs are there in their sizes.
@@ -83,14 +77,72 @@ class Manifest:
         -------
         bool
         """
+        record = self._read(unit)
         try:
-            with open(self.path(unit), encoding="utf-8") as handle:
-                record = json.load(handle)
             return record["fingerprint"] == fingerprint and all(
                 os.path.getsize(os.path.join(self.folder, name)) == size for name, size in record["outputs"].items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             # No record, no output, or a record that is damaged.
             return False
+
+    def holds(self, unit, fingerprint):
+        """Tell whether the record of a unit is of this fingerprint; its outputs are not looked at.
+
+        Parameters
+        ----------
+        unit : str
+        fingerprint : str
+
+        Returns
+        -------
+        bool
+        """
+        return self._read(unit).get("fingerprint") == fingerprint
+
+    def known(self, unit):
+        """Tell whether there is a record of a unit, of whatever inputs and options.
+
+        Parameters
+        ----------
+        unit : str
+
+        Returns
+        -------
+        bool
+        """
+        return bool(self._read(unit))
+
+    def changes(self, unit, depends):
+        """What differs between the inputs and options of a record and others.
+
+        Parameters
+        ----------
+        unit : str
+        depends : dict
+            As for `record`.
+
+        Returns
+        -------
+        list of str
+            For people: options with both values, inputs by what they are; empty if nothing is known.
+        """
+        before = self._read(unit).get("depends")
+        if not isinstance(before, dict):
+            return []
+        now = _shown(depends)
+        return ["%s (was %s, is %s)" % (name, *(json.dumps(side[name]) for side in (before, now)))
+                if not any(str(side[name]).startswith("sha256:") for side in (before, now)) else name
+                for name in sorted(set(before) & set(now)) if before[name] != now[name]] + sorted(
+                    set(before) ^ set(now))
+
+    def _read(self, unit):
+        """A record; an empty one if there is none or it is damaged."""
+        try:
+            with open(self.path(unit), encoding="utf-8") as handle:
+                record = json.load(handle)
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return record if isinstance(record, dict) else {}
 
     def forget(self, unit):
         """Take a unit's record away, before its files are made anew: what is there then may be of two kinds.
@@ -99,12 +151,9 @@ class Manifest:
         ----------
         unit : str
         """
-        try:
-            os.unlink(self.path(unit))
-        except FileNotFoundError:
-            pass
+        remove([self.path(unit)])
 
-    def record(self, unit, fingerprint, outputs):
+    def record(self, unit, fingerprint, outputs, depends=()):
         """Record that a unit is complete.
 
         Parameters
@@ -113,48 +162,19 @@ class Manifest:
         fingerprint : str
         outputs : sequence of str
             Paths of the files that it made, which must exist.
+        depends : dict, optional
+            What the fingerprint is made of, by name: kept so that people can be told what has changed.
         """
         sizes = {relative_to(path, self.folder): os.path.getsize(path) for path in outputs}
-        write_json(self.path(unit), {"unit": str(unit), "fingerprint": fingerprint, "outputs": sizes})
+        write_json(self.path(unit), {"unit": str(unit), "fingerprint": fingerprint, "outputs": sizes,
+                                     "depends": _shown(dict(depends))})
 
 
-@contextmanager
-def lock(folder, unit=""):
-    """Hold an output folder, or one unit's part of it, for this thread of this process alone.
-
-    The lock goes with the process, however that ends: one left by a killed run is simply taken over.
-
-    Parameters
-    ----------
-    folder : str
-    unit : str
-        By default the whole folder.
-
-    Yields
-    ------
-    None
-
-    Raises
-    ------
-    InputError
-        If another run holds it; naming host, process and since when.
-    """
-    os.makedirs(os.path.join(folder, _FOLDER), exist_ok=True)
-    path = os.path.join(folder, _FOLDER, (safe_stem(unit) if unit else "folder") + ".lock")
-    with open(path, "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                handle.seek(0)
-                raise InputError(folder, "in use by %s" % (handle.read().strip() or "another run"),
-                                 "Wait for that run, or stop it") from None
-            warnings.warn("%s cannot be locked (%s): do not run two jobs in it at once" % (folder, error.strerror),
-                          stacklevel=3)
-        handle.truncate(0)
-        handle.write("%s:%d since %s\n" % (socket.gethostname(), os.getpid(), time.strftime("%Y-%m-%d %H:%M:%S")))
-        handle.flush()
-        try:
-            yield
-        finally:
-            handle.truncate(0)
+def _shown(depends):
+    """Values as a record keeps them: short ones as they are, of others a hash."""
+    out = {}
+    for name, value in depends.items():
+        plain = value if isinstance(value, (str, int, float, bool, type(None))) else None
+        short = plain is not None and len(str(plain)) <= _SHORT or value is None
+        out[str(name)] = plain if short else "sha256:" + fingerprint(value)
+    return out

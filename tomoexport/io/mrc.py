@@ -1,7 +1,8 @@
 """MRC files, read strictly and written whole.
 
-mrcfile interprets and makes the headers. The pixels are mapped and written here, in place: mrcfile would hold whole
-volumes in memory, or write through a memory map, where a full disk kills the process instead of raising an error.
+mrcfile interprets and makes the headers. The pixels are read and written here, in place: mrcfile would hold whole
+volumes in memory, or use a memory map, where a full disk or a file that shrinks kills the process instead of raising an
+error.
 """
 
 import os
@@ -21,6 +22,7 @@ from .atomic import staged
 
 _HEADER_BYTES = 1024
 _PIECE_BYTES = 4 << 20
+_READ_BYTES = 1 << 30  # a system takes no more than 2 GiB at once
 _IMOD_STAMP = 1146047817
 
 
@@ -115,7 +117,7 @@ class Stack:
 
     def __init__(self, header):
         self.header = header
-        self._map = np.memmap(header.path, header.dtype, "r", header.offset, header.shape)
+        self._handle = os.open(header.path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __len__(self):
         return self.header.shape[0]
@@ -136,16 +138,30 @@ class Stack:
         Raises
         ------
         InputError
-            If the file has no such section.
+            If the file has no such section, or no longer has it.
+        OSError
+            If the disk fails.
         """
         if not 0 <= index < len(self):
             raise InputError(self.header.path, "section %d is asked for, the file has %d" % (index + 1, len(self)),
                              "Correct the image numbers of the table")
-        return np.array(self._map[index], np.float32)
+        _, rows, columns = self.header.shape
+        raw = np.empty((rows, columns), self.header.dtype)
+        # Not by a memory map: a file that shrinks, or a disk that fails, would end the process.
+        rest, offset = memoryview(raw.reshape(-1).view(np.uint8)), self.header.offset + index * raw.nbytes
+        while len(rest):
+            done = os.preadv(self._handle, [rest[:_READ_BYTES]], offset)
+            if not done:
+                raise InputError(self.header.path, "it ends within section %d: it has become shorter since its header "
+                                 "was read" % (index + 1), "Make or copy it again")
+            rest, offset = rest[done:], offset + done
+        return raw.astype(np.float32, copy=False)
 
     def close(self):
         """Release the file."""
-        self._map = None
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
     def __enter__(self):
         return self
@@ -247,7 +263,7 @@ class VolumeWriter:
 
     @contextmanager
     def _staged(self):
-        with staged(self.path) as temp:
+        with staged(self.path, named=True) as temp:
             with open(temp, "wb", buffering=0) as self._file:
                 yield
                 self._finish(self._new_header())

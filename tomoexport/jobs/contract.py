@@ -27,7 +27,7 @@ class Verb(Protocol):
         -------
         Plan
             A unit per tilt series, or a single one. A unit has a record of the verb's own as ``work``, what people
-            are told as ``facts``, and a ``fingerprint`` of all that its outputs depend on. What is wrong with one is
+            are told as ``facts``, and as ``depends`` all that its outputs depend on. What is wrong with one is
             its ``error``; what stops everything is a problem of severity 'error'.
 
         Raises

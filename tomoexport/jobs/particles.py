@@ -275,9 +275,10 @@ def _plan_unit(unit, verb, options, own, whole, room, problems):
     work = ParticleWork(own, seen, kept, exposures, room, fewest)
     reach = float(np.abs(found.depth).max()) if len(own) else 0.0
     unit.work = work = verb.describe(unit, work, options, reach, problems)
-    unit.fingerprint = fingerprint(
-        settings(options), identity(unit.series), list(own.uid), own.position.tolist(), verb.matters(options, work),
-        [values.tolist() for values in exposures], position.tolist())
+    unit.depends = dict(settings(options), **{
+        "tilt series": fingerprint(identity(unit.series), [values.tolist() for values in exposures]),
+        "particles": fingerprint(list(own.uid), own.position.tolist(), verb.matters(options, work),
+                                 position.tolist())})
     return work.needs
 
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 
 from ..errors import InputError, UnitError
+from ..io.manifest import fingerprint
 
 PROCESS_BYTES = 250 << 20  # interpreter, libraries, compiled kernels
 RESULTS = 2  # to be raised when the same inputs and options give other numbers, so that nothing older is kept
@@ -46,8 +47,8 @@ class Unit:
         What the operation is to do with it: a record of its own.
     facts : dict of str to object
         What people are told of it, by name.
-    fingerprint : str
-        Of everything that determines the outputs.
+    depends : dict of str to object
+        Everything that determines the outputs, plain values by name: the options, and what is read.
     error : Problem or None
         Why it cannot be worked on.
     inputs : dict of str to list
@@ -61,10 +62,15 @@ class Unit:
     total_tilts: int = 0
     work: object = None
     facts: dict = field(default_factory=dict)
-    fingerprint: str = ""
+    depends: dict = field(default_factory=dict)
     error: Problem = None
     inputs: dict = field(default_factory=dict)
     disk_bytes: int = 0
+
+    @property
+    def fingerprint(self):
+        """Of everything that determines the outputs."""
+        return fingerprint(RESULTS, self.depends)
 
     def check_inputs(self):
         """See that the files are those that were planned with.
@@ -112,6 +118,8 @@ class Plan:
         Estimate of what the process needs at its peak.
     reading : list of str
         How the inputs were read: lines for people.
+    done : int
+        Units whose results are there already.
     """
 
     verb: str
@@ -120,6 +128,7 @@ class Plan:
     problems: list = field(default_factory=list)
     memory_bytes: int = 0
     reading: list = field(default_factory=list)
+    done: int = 0
 
     @property
     def disk_bytes(self):
@@ -147,7 +156,8 @@ class Plan:
         Returns
         -------
         list of str
-            A line per series; how the inputs were read; a line per problem; then disk and memory.
+            A line per series; how many there are and are done; how the inputs were read; a line per problem; then disk
+            and memory.
         """
         out = []
         for unit in self.units:
@@ -158,6 +168,10 @@ class Plan:
                 facts = ["%d of %d tilts" % (used, unit.total_tilts)] if unit.total_tilts else []
                 facts += ["%s %s" % pair for pair in unit.facts.items()]
                 out.append("%s: %s" % (unit.name, ", ".join(facts) or "ready"))
+        series = sum(unit.series is not None for unit in self.units)
+        if series:
+            out.append("%d tilt series, %s" % (len(self.units), "all of them done already" if self.done == len(
+                self.units) else "done: %d of %d" % (self.done, len(self.units))))
         out += self.reading + ["%s: %s" % (p.severity, p) for p in self.problems]
         out.append("disk %s, memory %s" % (size(self.disk_bytes), size(self.memory_bytes)))
         return out

@@ -19,7 +19,7 @@ from ..engine.tomogram import (
 )
 from ..engine.weights import odd_even_groups
 from ..errors import InputError
-from ..io import mrc
+from ..io import atomic, mrc
 from ..io.manifest import Manifest, fingerprint
 from ..io.paths import safe_stem
 from ..io.tiltseries import ALL, HALVES
@@ -136,7 +136,7 @@ def _plan_unit(unit, options, room, out):
     if options.halves and options.halves_by == "tilts" and g.n_tilts < 2:
         out.problems.append(Problem("warning", unit.name, "it has one tilt: the even half is empty",
                                     "Switch the halves off for such series"))
-    unit.fingerprint = fingerprint(settings(options), output_keys(unit, options))
+    unit.depends = dict(settings(options), **output_keys(unit, options))
 
 
 def memory_bytes(series, options, tomogram):
@@ -270,29 +270,24 @@ def execute(unit, options, backend):
     tomogram, paths, series = unit.work.setup, outputs(unit, options), unit.series
     keys, manifest = output_keys(unit, options), Manifest(options.output)
     files = {name: [paths[n] for n in names if n in paths] for name, names in GROUPS.items()}
-    missing = {name for name in GROUPS if files[name] and not manifest.done(_record(unit, name), keys[name])}
+    missing = [name for name in GROUPS if files[name] and not manifest.done(_record(unit, name), keys[name])]
     kept, notes = [name for name in GROUPS if files[name] and name not in missing], []
     if kept:
         notes.append("kept what is there of the same inputs and options: %s" % ", ".join(
             os.path.relpath(f, options.output) for name in kept for f in files[name]))
     for name in missing:  # until it is whole
         manifest.forget(_record(unit, name))
-    if missing & {"tomogram", "halves"}:
-        notes += _reconstruct(unit, options, backend, paths, missing)
-    if options.deconvolve:
-        def filtered(source, target):
-            volume, _ = mrc.read_volume(source)
-            made = deconvolve(volume, options.pixel_size, series.ctf.optics,
-                              typical_defocus(series.ctf, series.geometry.tilt), options.deconv_strength,
-                              options.deconv_falloff, options.deconv_highpass, options.ctf != "none", backend.threads)
-            if options.full_voxels:
-                keep_covered(series.geometry, tomogram, 0, 0, [made])
-            mrc.write(target, made, options.pixel_size, label=LABEL + " deconvolved")
-
-        for name in ("odd", "even") if "halves" in missing else ():
-            filtered(paths[name], paths[name])
-        if "deconv" in missing:
-            filtered(paths["tomogram"], paths["deconv"])
+    with ExitStack() as scratch:
+        made = dict(paths)
+        if options.deconvolve and "halves" in missing:  # under their names stands only what is final
+            for name in GROUPS["halves"]:
+                made[name] = scratch.enter_context(atomic.scratch(paths[name]))
+        notes += _reconstruct(unit, options, backend, made, missing)
+        if options.deconvolve:
+            for name in missing:
+                for target in GROUPS[name] if name != "tomogram" else ():
+                    source = made["tomogram" if target == "deconv" else target]
+                    _deconvolve(unit, options, backend, source, paths[target])
     for name in missing:
         for path in files[name]:
             report.thumbnail(path, path[:-4] + ".png")
@@ -305,6 +300,18 @@ def execute(unit, options, backend):
                 report=picture, files=list(paths.values()))
 
 
+def _deconvolve(unit, options, backend, source, target):
+    """Filter a tomogram in a file."""
+    series = unit.series
+    volume, _ = mrc.read_volume(source)
+    made = deconvolve(volume, options.pixel_size, series.ctf.optics,
+                      typical_defocus(series.ctf, series.geometry.tilt), options.deconv_strength,
+                      options.deconv_falloff, options.deconv_highpass, options.ctf != "none", backend.threads)
+    if options.full_voxels:
+        keep_covered(series.geometry, unit.work.setup, 0, 0, [made])
+    mrc.write(target, made, options.pixel_size, label=LABEL + " deconvolved")
+
+
 def _record(unit, name):
     """How the manifest calls a part of a unit's outputs."""
     return "%s, %s" % (unit.name, name)
@@ -313,10 +320,11 @@ def _record(unit, name):
 def _reconstruct(unit, options, backend, paths, missing):
     """Write the tomogram and its halves, as far as they are missing; returns notes."""
     notes = []
-    by_tilts = "halves" in missing and options.halves_by == "tilts"
-    if "tomogram" in missing or by_tilts:
+    by_tilts = options.halves and options.halves_by == "tilts"
+    if "tomogram" in missing or by_tilts and "halves" in missing:
         wanted = [paths["tomogram"] if "tomogram" in missing else None]
-        wanted += [paths["odd"], paths["even"]] if by_tilts else []
+        if by_tilts:  # also where they are there: the tomogram is their sum, to the last bit
+            wanted += [paths[name] if "halves" in missing else None for name in GROUPS["halves"]]
         notes += _one_pass(unit, unit.series, options, backend, wanted)
     if "halves" in missing and not by_tilts:
         for name in ("odd", "even"):

@@ -18,12 +18,14 @@ from .. import options as options_module
 from ..engine.backend import keep_freed_memory, select_backends
 from ..errors import InputError, TomoexportError
 from ..io import atomic
-from ..io.manifest import Manifest, fingerprint, lock
+from ..io.lock import lock
+from ..io.manifest import Manifest
+from ..io.outputs import Outputs
 from ..io.paths import safe_stem
 from ..io.species import read_species
 from .contract import Verb
 from .memory import budget
-from .plan import RESULTS, Problem, size
+from .plan import Problem, size
 
 log = logging.getLogger(__name__)
 
@@ -99,10 +101,21 @@ def plan(verb, options, only=None, chosen=None):
     planned.problems += [] if chosen is None else _nobody_chose(options, chosen)
     if options.output:
         try:
-            check_folder(options.output, sum(u.disk_bytes for u in planned.units if not finished(options, u)))
+            left = [unit for unit in planned.units if not finished(options, unit)]
+            check_folder(options.output, sum(unit.disk_bytes for unit in left))
+            planned.problems += _is_read(verb, options, left)
+            planned.done = len(planned.units) - len(left)
         except InputError as error:
             planned.problems.append(Problem("error", error.item, error.cause, error.remedy))
     return planned
+
+
+def _is_read(verb, options, units):
+    """Problems of tables that an earlier run collected, and that would be removed while this one reads them."""
+    tables = {os.path.realpath(os.path.join(options.output, name)) for name in Outputs(options.output, verb).tables()}
+    read = {path for unit in units for path in unit.inputs if os.path.realpath(path) in tables} if tables else ()
+    return [Problem("error", path, "it names results in %s that would be replaced while it is read" % options.output,
+                    "Choose another --output folder") for path in sorted(read)]
 
 
 def _nobody_chose(options, chosen):
@@ -136,7 +149,8 @@ def run(job):
     ----------
     job : dict
         ``verb``, ``options`` (plain values), and optionally ``series``: names of the tilt series to work on, all by
-        default; ``collect``: whether to write the tables that join all series, by default only if all are worked on.
+        default; ``part``: two numbers, I and N, to work on every N-th tilt series from the I-th on (from 0) instead;
+        ``collect``: whether to write the tables that join all series, by default only if all are worked on.
 
     Returns
     -------
@@ -149,10 +163,13 @@ def run(job):
     InputError
         If the job cannot be planned, or every tilt series failed.
     """
-    unknown = set(job) - {"verb", "options", "series", "collect"}
+    unknown = set(job) - {"verb", "options", "series", "collect", "part"}
     if unknown:
-        raise InputError("job", "unknown entries " + ", ".join(sorted(unknown)), "Use verb, options, series, collect")
+        raise InputError("job", "unknown entries " + ", ".join(sorted(unknown)),
+                         "Use verb, options, series, collect, part")
     options = read_options(job.get("verb"), job.get("options", {}))
+    if job.get("part") is not None:
+        _check_part(job, options)
     chosen = set(job.get("options", {})) | ({"pixel_size", "box"} if getattr(options, "species", "") else set())
     if not options.output:
         raise InputError("--output", "no folder is given", "Name the folder to write to")
@@ -161,20 +178,60 @@ def run(job):
 
 
 def _run(job, options, chosen):
-    module = verb_module(job["verb"])
-    only = job.get("series") or None
-    collect = job.get("collect", only is None)
-    results = []
+    verb, only = job["verb"], job.get("series") or None
+    part = job.get("part")
+    collect = job.get("collect", only is None and part is None)
+    planned, results = None, []
     if only or job.get("series") is None:
-        results = _work(job["verb"], options, only, chosen)
+        planned = plan(verb, options, only, chosen)
+        results = _work(verb, options, planned, only, part)
     out = {"results": results, "failed": [r["ts_id"] for r in results if r["status"] == "failed"]}
     if results and len(out["failed"]) == len(results):
         raise _all_failed([(r["ts_id"], r["error"]) for r in results])
     if collect:
-        out["collected"] = module.collect(options, results if only is None and results else recorded(options))
+        if only or part is not None or not results:
+            planned = verb_module(verb).plan(options_module.check(options))
+            planned.raise_errors()
+            results = [_recorded(options, unit) for unit in planned.units]
+        out["collected"] = _collect(verb, options, planned, results)
         for name, value in out["collected"].items():
             log.info("%s: %s", name.replace("_", " "), _plain(value))
     return out
+
+
+def _recorded(options, unit):
+    """What is known of a unit that this run did not work on; one of other inputs or options is none of its results."""
+    manifest, result = Manifest(options.output), _load(result_path(options, unit.name))
+    if not unit.error and manifest.known(unit.name) and not manifest.holds(unit.name, unit.fingerprint):
+        changed = manifest.changes(unit.name, unit.depends)
+        raise InputError(unit.name, "its result is of other inputs or options than these%s" % (
+            ": " + ", ".join(changed) if changed else ""), "Run it again, or collect with what it was made of")
+    if not unit.error and finished(options, unit):
+        return dict(result, status="skipped")
+    if result is not None and result["status"] == "failed":
+        return result
+    reason = str(unit.error) if unit.error else "%s: it has no result, or files of it are gone. Run it." % unit.name
+    log.warning("%s", reason)
+    return {"ts_id": unit.name, "status": "failed", "error": reason}
+
+
+def _collect(verb, options, planned, results):
+    """Join the results of all tilt series; what it writes appears at once, if all is still as it was planned."""
+    good = [unit for unit, result in zip(planned.units, results) if result["status"] != "failed"]
+    manifest = Manifest(options.output)
+
+    def unchanged():
+        for unit in good:
+            unit.check_inputs()
+            if not manifest.holds(unit.name, unit.fingerprint):
+                raise InputError(unit.name, "another run with other inputs or options has begun to replace its result",
+                                 "Let one of the two end, and run this again")
+
+    if results and not good:
+        raise _all_failed([(r["ts_id"], r["error"]) for r in results])
+    unchanged()
+    with Outputs(options.output, verb) as outputs, outputs.collecting(unchanged):
+        return verb_module(verb).collect(options, results)
 
 
 def _plain(value):
@@ -182,10 +239,6 @@ def _plain(value):
     if isinstance(value, list):
         return "%d" % len(value) + "".join("\n  %s" % v for v in value[:20]) + ("\n  ..." if len(value) > 20 else "")
     return "%.4g" % value if isinstance(value, float) else str(value)
-
-
-def _key(unit):
-    return fingerprint(RESULTS, unit.fingerprint)
 
 
 def finished(options, unit):
@@ -201,8 +254,8 @@ def finished(options, unit):
     -------
     bool
     """
-    return (not unit.error and os.path.exists(result_path(options, unit.name))
-            and Manifest(options.output).done(unit.name, _key(unit)))
+    return (not unit.error and Manifest(options.output).done(unit.name, unit.fingerprint)
+            and _load(result_path(options, unit.name)) is not None)
 
 
 def _all_failed(errors):
@@ -230,14 +283,41 @@ def _explaining(item):
         raise _explained(error, item) from error
 
 
-def _work(verb, options, only, chosen):
-    module, planned = verb_module(verb), plan(verb, options, only, chosen)
+def _work(verb, options, planned, only, part):
+    """Work on the units of a plan, or on a part of them; returns their results in the plan's order."""
+    module = verb_module(verb)
     for line in planned.lines():
         log.info("%s", line)
     planned.raise_errors()
     if only is None and planned.units and all(unit.error for unit in planned.units):
         raise _all_failed([(unit.name, str(unit.error)) for unit in planned.units])
+    if part is not None:
+        planned = _part(planned, *part)
     os.makedirs(options.output, exist_ok=True)
+    with Outputs(options.output, verb):
+        return _settle_all(module, options, planned)
+
+
+def _check_part(job, options):
+    """See that a part is one, and of something that has parts."""
+    number, count = job["part"]
+    if not 0 <= number < count:
+        raise InputError("--part", "%d/%d is none of %d parts" % (number, count, count),
+                         "Count from 0: 0/%d to %d/%d" % (count, count - 1, count) if count > 0 else "Give 0/1")
+    if not isinstance(options, options_module.TiltSeriesOptions):
+        raise InputError("--part", "%s does not work per tilt series" % job["verb"], "Run it whole, once")
+    if job.get("series") is not None:
+        raise InputError("--part", "tilt series are named, too", "Give one of the two")
+
+
+def _part(planned, number, count):
+    """A part of a plan: every so many-th unit; all parts of one run make the same plan."""
+    units = planned.units[number::count]
+    log.info("part %d/%d: %s", number, count, ", ".join(unit.name for unit in units) or "no tilt series")
+    return replace(planned, units=units)
+
+
+def _settle_all(module, options, planned):
     results = [_settle(unit, options) for unit in planned.units]
     left = [i for i, result in enumerate(results) if result is None]
     if left:
@@ -273,7 +353,7 @@ def _settle(unit, options, module=None, backend=None):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         atomic.write_json(path, result)
         if result["status"] == "done":
-            Manifest(options.output).record(unit.name, _key(unit), result["files"] + [path])
+            Manifest(options.output).record(unit.name, unit.fingerprint, result["files"] + [path], unit.depends)
         return result
 
 
@@ -367,7 +447,7 @@ class _Lines:
 
 def _one(module, unit, options, backend):
     """Work on one unit; a failure becomes its result, so that the others go on."""
-    start = time.time()
+    start = time.monotonic()
     result = {"ts_id": unit.name, "status": "failed", "error": "", "version": __version__}
     if unit.error:
         result["error"] = str(unit.error)
@@ -388,40 +468,20 @@ def _one(module, unit, options, backend):
         result["error"] = "%s: %s" % (unit.name, error) if unit.name not in str(error) else str(error)
         log.error("%s", result["error"])
         log.debug("%s", traceback.format_exc())
-    result["seconds"] = round(time.time() - start, 3)
+    log.debug("%s: %.3f s", unit.name, time.monotonic() - start)
     for note in result.get("notes", []):
         log.warning("%s: %s", unit.name, note)
     return result
 
 
-def recorded(options):
-    """Results of all tilt series that were worked on so far, by file name.
-
-    Parameters
-    ----------
-    options : object
-        The verb's options.
-
-    Returns
-    -------
-    list of dict
-
-    Raises
-    ------
-    InputError
-        If there are none.
-    """
-    folder = os.path.join(options.output, "results")
-    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-    results = [_load(os.path.join(folder, n)) for n in names if n.endswith(".json")]
-    if not results:
-        raise InputError(options.output, "no results of tilt series are there", "Run the series first")
-    return results
-
-
 def _load(path):
-    with open(path, encoding="utf-8") as handle:
-        return json.load(handle)
+    """A recorded result; None if there is none, or it cannot be read."""
+    try:
+        with open(path, encoding="utf-8") as handle:
+            result = json.load(handle)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return result if isinstance(result, dict) and {"ts_id", "status"} <= set(result) else None
 
 
 def check_folder(folder, needed):

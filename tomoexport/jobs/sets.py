@@ -58,7 +58,8 @@ def one_unit(verb, options, work, facts, files, problems=(), depends=(), disk_by
     Plan
     """
     unit = Unit(verb, work=work, facts=facts, disk_bytes=disk_bytes, inputs={path: state(path) for path in files})
-    unit.fingerprint = fingerprint(affecting(options, "input", "images", "table"), unit.inputs, *depends)
+    unit.depends = dict(affecting(options, "input", "images", "table"), files=fingerprint(unit.inputs),
+                        particles=fingerprint(*depends))
     return Plan(verb, options, [unit], list(problems), memory_bytes, list(reading))
 
 

@@ -10,7 +10,6 @@ from ..engine.phantom import chiral_phantom
 from ..engine.poses import matrix_from_zyz
 from ..engine.simulate import make_series, simulate_series
 from ..io import atomic, mrc, particlestar, relion5
-from ..io.manifest import fingerprint
 from ..io.tiltseries import TiltSeries
 from ..options import affecting
 from .plan import Plan, Unit
@@ -37,7 +36,7 @@ def plan(options, only=None):
     for one in PRESETS[options.preset]["series"]:
         unit = Unit(one["ts_id"], total_tilts=one["n_tilts"],
                     disk_bytes=4 * one["n_tilts"] * int(np.prod(one["image_shape"])))
-        unit.fingerprint = fingerprint(affecting(options, "images"), one["ts_id"])
+        unit.depends = dict(affecting(options, "images"), series=one["ts_id"])
         if not only or one["ts_id"] in only:
             units.append(unit)
     return Plan("simulate", options, units, [], memory_bytes=3 * max((u.disk_bytes for u in units), default=0))

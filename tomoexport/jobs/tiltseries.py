@@ -304,23 +304,17 @@ def prepare(series, how, backend, progress=None):
     InputError
         If a stack cannot be read.
     """
-    stacks = {}
-    try:
-        for path, _ in series.images:
-            if path not in stacks:
-                stacks[path] = mrc.open_stack(path)
+    headers = {path: mrc.read_header(path) for path in {path for path, _ in series.images}}
 
-        def read(t):
-            path, section = series.images[t]
-            return stacks[path].read(section)
+    def read(t):
+        path, section = series.images[t]
+        with mrc.Stack(headers[path]) as stack:  # not all at once: a series may have a file per tilt
+            return stack.read(section)
 
-        items = ["%s, section %d (%s, tilt %.1f)" % (path, section + 1, series.ts_id, angle)
-                 for (path, section), angle in zip(series.images, series.geometry.tilt)]
-        stack = prepare_stack(read, items, series.geometry.pixel_size, how.pixel_size, how.invert, how.normalize,
-                              how.bad_pixels, backend.threads, progress, how.turn, backend, how.margin)
-    finally:
-        for opened in stacks.values():
-            opened.close()
+    items = ["%s, section %d (%s, tilt %.1f)" % (path, section + 1, series.ts_id, angle)
+             for (path, section), angle in zip(series.images, series.geometry.tilt)]
+    stack = prepare_stack(read, items, series.geometry.pixel_size, how.pixel_size, how.invert, how.normalize,
+                          how.bad_pixels, backend.threads, progress, how.turn, backend, how.margin)
     notes = []
     if stack.filled.any():
         notes.append("%d pixels that were not numbers were filled, in %d views" % (stack.filled.sum(),

@@ -10,7 +10,8 @@ SCIPION = {"pyworkflow", "pwem", "tomo", "pyworkflowtests", "relion", "reliontom
 
 #: What each room may import of the package; `options` and `errors` are open to all.
 ALLOWED = {
-    "engine": set(), "io": {"engine"}, "jobs": {"engine", "io"}, "cli": {"jobs"}, "__main__": {"cli"},
+    "engine": set(), "io": {"engine"}, "jobs": {"engine", "io"}, "cli": {"jobs", "lasting", "stopping"},
+    "__main__": {"cli"}, "lasting": set(), "stopping": set(),
     "api": {"engine", "io", "jobs"},
     "convert": {"engine", "io", "jobs"}, "protocols": {"engine", "io", "jobs", "convert", "plugin"},
     "viewers": {"io", "jobs", "convert", "protocols"}, "wizards": {"convert", "protocols", "jobs"},

@@ -18,7 +18,7 @@ import pytest
 import tomoexport
 from tomoexport.errors import BackendError, InputError
 from tomoexport.io import mrc, star
-from tomoexport.io.manifest import lock
+from tomoexport.io.lock import lock
 from tomoexport.jobs import runner
 
 from .conftest import assert_told, contents, whole

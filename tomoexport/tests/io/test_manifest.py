@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from tomoexport.errors import InputError
-from tomoexport.io.manifest import Manifest, fingerprint, lock
+from tomoexport.io.lock import lock
+from tomoexport.io.manifest import Manifest, fingerprint
 
 
 def test_fingerprint_depends_on_values_and_files(tmp_path):
@@ -98,7 +99,7 @@ def test_lock_names_who_holds_it(tmp_path):
 
 
 def test_lock_of_a_killed_run_is_taken_over(tmp_path):
-    code = "import sys; from tomoexport.io.manifest import lock\nwith lock(sys.argv[1]): print(1, flush=True); input()"
+    code = "import sys; from tomoexport.io.lock import lock\nwith lock(sys.argv[1]): print(1, flush=True); input()"
     root = str(Path(__file__).resolve().parents[3])
     other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                              cwd=root)

@@ -16,7 +16,8 @@ import pytest
 
 from tomoexport.engine import backend
 from tomoexport.errors import BackendError, InputError
-from tomoexport.io.manifest import Manifest, lock
+from tomoexport.io.lock import lock
+from tomoexport.io.manifest import Manifest
 from tomoexport.jobs import runner
 from tomoexport.jobs.plan import Plan, Problem, Unit
 from tomoexport.jobs.progress import Progress
@@ -39,7 +40,7 @@ class Fake:
         monkeypatch.setattr(runner, "verb_module", lambda verb: self)
 
     def plan(self, options, only=None):
-        units = [Unit(name, fingerprint=name, error=self.errors.get(name)) for name in NAMES
+        units = [Unit(name, depends={"name": name}, error=self.errors.get(name)) for name in NAMES
                  if only is None or name in only]
         return Plan("reconstruct", options, units)
 
@@ -61,7 +62,7 @@ class Fake:
 
     def recorded(self):
         """Names of the tilt series that are finished."""
-        return [n for n in NAMES if Manifest(self.out).done(n, runner._key(Unit(n, fingerprint=n)))]
+        return [n for n in NAMES if Manifest(self.out).done(n, Unit(n, depends={"name": n}).fingerprint)]
 
 
 @pytest.fixture
