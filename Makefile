@@ -3,7 +3,12 @@
 
 VENV ?= .venv
 PYTEST ?=
+# As many tests at once as there are cores; a file of tests stays together.
+WORKERS ?= auto
 DEMO ?=
+# Of test-faults: verbs, --sample N, --kinds ...; and how many inputs are damaged.
+FAULTS ?=
+COUNT ?= 2000
 # The protocol tests that run on Python 3.8 too, where scipion-em-reliontomo is not installed.
 CHAIN ?= TestTomoExportChain
 ALONE ?= TestTomoExportPseudoSubtomosAlone
@@ -11,9 +16,10 @@ ALONE ?= TestTomoExportPseudoSubtomosAlone
 TESTS := tomoexport/tests
 RUNNER := $(TESTS)/test_scipion_runner.py
 RUN := VENV=$(VENV) tools/with-env
+SUITE := python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test test38 test-engine env-cryodrgn test-cryodrgn lint types hooks bench clean
+.PHONY: help env demo check test test-faults test38 test-engine env-cryodrgn test-cryodrgn lint types hooks bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -25,20 +31,24 @@ demo: env  ## simulate two tilt series and take them through the whole chain in 
 	@$(RUN) python -m scipion python tools/demo.py $(DEMO)
 
 check: lint types  ## before a commit: lint, types and the quick tests, less than 3 minutes
-	@$(RUN) python -m pytest -m "not slow" --ignore=$(RUNNER) $(PYTEST)
+	@$(RUN) $(SUITE) -m "not slow" --ignore=$(RUNNER) $(PYTEST)
 
 test: env  ## the whole suite (PYTEST="..." is handed on)
-	@$(RUN) python -m pytest $(PYTEST)
+	@$(RUN) $(SUITE) $(PYTEST)
+
+test-faults: env  ## faults at every file operation of every verb, and COUNT damaged inputs: an hour or more
+	@$(RUN) python -m tomoexport.tests.failures.faults $(FAULTS)
+	@$(RUN) python -m tomoexport.tests.failures.mutations --count $(COUNT)
 
 test38:  ## engine, io, jobs and two protocol tests on Python 3.8, which Scipion's installer brings
 	@PYTHON=$(PYTHON38) tools/environment.sh .venv38 3.8
-	@VENV=.venv38 tools/with-env python -m pytest $(TESTS)/test_package.py $(TESTS)/engine $(TESTS)/io $(TESTS)/jobs \
+	@VENV=.venv38 tools/with-env $(SUITE) $(TESTS)/test_package.py $(TESTS)/engine $(TESTS)/io $(TESTS)/jobs \
 		$(RUNNER)::test_scipion_loads_the_plugin "$(RUNNER)::test_protocols[$(CHAIN)]" "$(RUNNER)::test_protocols[$(ALONE)]" \
 		$(PYTEST)
 
 test-engine:  ## everything that needs no Scipion, without Scipion, on numpy 2
 	@PYTHON=$(PYTHON_ENGINE) STACK=engine tools/environment.sh .venv-engine 3.12 3.11 3.10
-	@VENV=.venv-engine tools/with-env python -m pytest $(PYTEST)
+	@VENV=.venv-engine tools/with-env $(SUITE) $(PYTEST)
 
 env-cryodrgn:  ## make the environment of cryoDRGN (.venv-cryodrgn), whose programs tests call
 	@PYTHON=$(PYTHON_CRYODRGN) STACK=cryodrgn tools/environment.sh .venv-cryodrgn 3.11

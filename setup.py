@@ -59,7 +59,7 @@ setup(
         "cuda12": ["cupy-cuda12x" + CUPY],
         "cuda13": ["cupy-cuda13x>=13.6,<14"],
         # NVRTC compiles CUDA source without a GPU. RELION's plugin is optional: tests run with and without.
-        "test": ["pytest", "nvidia-cuda-nvrtc-cu12; platform_system == 'Linux'",
+        "test": ["pytest", "pytest-xdist", "nvidia-cuda-nvrtc-cu12; platform_system == 'Linux'",
                  "scipion-em-reliontomo; python_version >= '3.9'"],
         "dev": ["ruff", "mypy; python_version >= '3.10'"],
     },

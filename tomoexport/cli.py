@@ -8,6 +8,7 @@ import sys
 
 from . import __version__, lasting, options, stopping
 from .errors import InputError, TomoexportError
+from .io.plainfile import open_plain
 
 EXIT_CODES = ("Exit code: 0 all is well; 1 some tilt series failed, the others are finished; 2 nothing could be done: "
               "wrong input, or every tilt series failed; 130 stopped by hand (Ctrl-C), 143 by SIGTERM. With --part it "
@@ -24,20 +25,21 @@ def parser():
     -------
     argparse.ArgumentParser
     """
-    top = argparse.ArgumentParser(prog="tomoexport", description="From aligned tilt series to tomograms and "
-                                  "sub-tomograms. Every verb has its own --help.", epilog=EXIT_CODES)
+    # No abbreviations: what is unambiguous today is not when an option is added, and --part would be --particles.
+    top = argparse.ArgumentParser(prog="tomoexport", allow_abbrev=False, epilog=EXIT_CODES, description=(
+        "From aligned tilt series to tomograms and sub-tomograms. Every verb has its own --help."))
     top.add_argument("--version", action="version", version="tomoexport " + __version__)
     top.add_argument("--verbose", action="store_true", help="Say more in the log.")
     verbs = top.add_subparsers(dest="verb", metavar="VERB")
     for verb, cls in options.VERBS.items():
-        one = verbs.add_parser(verb, help=cls.__doc__, description=cls.__doc__)
+        one = verbs.add_parser(verb, help=cls.__doc__, description=cls.__doc__, allow_abbrev=False)
         options.add_arguments(one, cls)
         if issubclass(cls, options.TiltSeriesOptions):
             one.add_argument("--part", type=_part, metavar="I/N", help=PART)
     check = verbs.add_parser("check", help="Validate the inputs of a verb and print its plan; nothing is written.")
     kinds = check.add_subparsers(dest="checked", metavar="VERB")
     for verb, cls in options.VERBS.items():
-        options.add_arguments(kinds.add_parser(verb, help=cls.__doc__), cls)
+        options.add_arguments(kinds.add_parser(verb, help=cls.__doc__, allow_abbrev=False), cls)
     verbs.add_parser("doctor", help="Show versions, the GPU and a self-test of the kernels.")
     run = verbs.add_parser("run", help="Carry out a job file, as the steps of the Scipion protocols do.")
     run.add_argument("job", help="JSON with verb, options and, optionally, series or part, and collect.")
@@ -131,7 +133,7 @@ def _act(given, top):
 def _read_job(path):
     """Read a job file and check the kinds of its entries; those of its options are checked with them."""
     try:
-        with open(path, encoding="utf-8") as handle:
+        with open_plain(path, "r", encoding="utf-8") as handle:
             job = json.load(handle)
     except OSError as error:
         raise InputError(path, error.strerror or "it cannot be read", "Check the path") from None

@@ -7,6 +7,15 @@ class TomoexportError(Exception):
     """Base of every error that tomoexport raises on purpose."""
 
 
+_LONGEST = 1500  # characters of a part of a message: what a damaged file holds may be anything
+
+
+def _readable(text: object) -> str:
+    """A text without what no terminal shows, and no longer than anybody reads."""
+    plain = "".join(c if c.isprintable() or c == "\n" else "\\x%02x" % ord(c) for c in str(text)[:4 * _LONGEST])
+    return plain if len(plain) <= _LONGEST else "%s ... (%d characters)" % (plain[:_LONGEST], len(str(text)))
+
+
 class InputError(TomoexportError):
     """Something the user gave cannot be used.
 
@@ -21,7 +30,7 @@ class InputError(TomoexportError):
     """
 
     def __init__(self, item: str, cause: str, remedy: str = "") -> None:
-        self.item, self.cause, self.remedy = str(item), str(cause), str(remedy)
+        self.item, self.cause, self.remedy = (_readable(text) for text in (item, cause, remedy))
         text = "%s: %s." % (self.item, self.cause.rstrip("."))
         if self.remedy:
             text += " " + self.remedy.rstrip(".") + "."

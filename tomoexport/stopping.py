@@ -20,7 +20,10 @@ def on_signals():
         yield
         return
 
+    stopped = []
+
     def terminate(number, frame):
+        stopped.append(number)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated("SIGTERM")
 
@@ -34,5 +37,5 @@ def on_signals():
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None:
+            if handler is not None and number not in stopped:  # whoever is stopped ends, and is not stopped twice
                 signal.signal(number, handler)

@@ -132,7 +132,7 @@ say "Making $venv with $python (Python $version): a minute or two, up to $size G
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 pip install -qq -c "$constraints" pip setuptools wheel
 if [ "$stack" = engine ]; then
-    pip install -qq "numpy>=2" scipy ducc0 mrcfile emtable numba matplotlib pytest
+    pip install -qq "numpy>=2" scipy ducc0 mrcfile emtable numba matplotlib pytest pytest-xdist
     pip install -qq --no-build-isolation --no-deps -e .
 elif [ "$stack" = cryodrgn ]; then
     # torch first and alone: its build for the CPU where pip is told of one (PIP_FIND_LINKS, PIP_EXTRA_INDEX_URL).

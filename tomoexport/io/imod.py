@@ -23,6 +23,7 @@ from ..engine.geometry import TiltSeriesGeometry, from_imod_transform, rotation_
 from ..errors import InputError
 from . import mrc
 from .given import Given
+from .plainfile import open_plain
 from .statements import GLOBAL, LOCAL, SELECTION, Statement
 from .tiltseries import LARGEST_SIZE, LEAST_PIXEL, MOST_PIXEL, TiltSeries
 
@@ -429,7 +430,7 @@ def _lines(path):
     """Numbers, from 1, and texts of the lines that are neither empty nor comments."""
     if not os.path.isfile(path):
         raise InputError(path, "there is no such file", "Check the path")
-    with open(path, encoding="utf-8", errors="replace") as file:
+    with open_plain(path, "r", encoding="utf-8", errors="replace") as file:
         lines = [(number, line.strip()) for number, line in enumerate(file, 1)]
     lines = [(number, text) for number, text in lines if text and not text.startswith("#")]
     if not lines:

@@ -12,6 +12,7 @@ import re
 import numpy as np
 
 from ..errors import InputError
+from .plainfile import open_plain
 
 _MODULES = ("numpy", "numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
 _REMEDY = "Give an index as tomoDRGN and cryoDRGN save it: a pickled array or list of whole numbers"
@@ -118,7 +119,7 @@ def read_index(path):
     """
     if not os.path.isfile(path):
         raise InputError(path, "there is no such file", "Check the path")
-    with open(path, "rb") as handle:
+    with open_plain(path) as handle:
         data = handle.read()
     try:
         found = _Unpickler(io.BytesIO(data)).load()

@@ -4,9 +4,11 @@ import hashlib
 import json
 import os
 
+from ..errors import InputError
 from .atomic import remove, write_json
 from .lock import FOLDER
 from .paths import relative_to, safe_stem
+from .plainfile import open_plain
 
 _SHORT = 40  # characters of a value that a record keeps to be shown; of what is longer it keeps a hash
 
@@ -138,9 +140,9 @@ class Manifest:
     def _read(self, unit):
         """A record; an empty one if there is none or it is damaged."""
         try:
-            with open(self.path(unit), encoding="utf-8") as handle:
+            with open_plain(self.path(unit), "r", encoding="utf-8") as handle:
                 record = json.load(handle)
-        except (OSError, ValueError, RecursionError):
+        except (OSError, ValueError, RecursionError, InputError):
             return {}
         return record if isinstance(record, dict) else {}
 

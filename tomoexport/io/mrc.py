@@ -43,6 +43,8 @@ class Header:
         MRC mode.
     offset : int
         Bytes before the first pixel.
+    excess : int
+        Bytes after the last one.
     """
 
     path: str
@@ -51,6 +53,7 @@ class Header:
     pixel_size: float
     mode: int
     offset: int
+    excess: int = 0
 
 
 def read_header(path):
@@ -98,7 +101,7 @@ def read_header(path):
         raise InputError(path, "the file is truncated: %d bytes, expected %d for %d x %d x %d pixels"
                          % ((size, expected) + shape[::-1]), "Make or copy it again")
     pixel = float(header.cella.x) / int(header.mx) if header.mx > 0 and header.cella.x > 0 else 0.0
-    return Header(path, shape, dtype, pixel, mode, offset)
+    return Header(path, shape, dtype, pixel, mode, offset, size - expected)
 
 
 def _unsigned_bytes(header):

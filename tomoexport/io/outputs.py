@@ -12,6 +12,7 @@ from ..errors import InputError
 from . import atomic
 from .lock import FOLDER, lock, open_own
 from .paths import relative_to
+from .plainfile import open_plain
 
 _JOURNAL = "temporary-"
 #: Where locks do not reach other computers, one that works there seems dead: seconds without a sign of life.
@@ -175,7 +176,7 @@ class Outputs:
             Relative to the folder; some may be gone.
         """
         try:
-            with open(self._list, encoding="utf-8") as handle:
+            with open_plain(self._list, "r", encoding="utf-8") as handle:
                 names = json.load(handle)
         except FileNotFoundError:
             return []

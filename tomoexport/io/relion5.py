@@ -298,6 +298,10 @@ def _images(tilts, column, folders):
             text in star.NO_VALUE for text in tilts.text(column)):
         return None  # programs that make no halves leave the names empty
     parsed = [_parse_image(text) for text in tilts.text(column)]
+    for row, (_path, section) in enumerate(parsed):
+        if section < 0:
+            raise InputError(tilts.where(row), "%s is %s: sections count from 1" % (column, tilts.text(column)[row]),
+                             "Correct the number before the @")
     found = {path: locate(path, folders) for path in dict(parsed)}
     return tuple((found[path], section) for path, section in parsed)
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..errors import InputError
 from .atomic import staged
+from .plainfile import open_plain
 
 _VALUE = re.compile(r"""\s*(?:"(.*?)"(?=\s|$)|'(.*?)'(?=\s|$)|(\S+))""")
 _QUOTED = re.compile(r"""\s|^["'#_$]|^data_|^loop_|^save_|^global_|^stop_|^$""", re.IGNORECASE)
@@ -335,11 +336,11 @@ def read(path):
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise InputError(path, "there is no such file", "Check the path")
-    with open(path, "rb") as handle:
+    with open_plain(path) as handle:
         if b"\0" in handle.read(4096):
             raise InputError(path, "it is a binary file, not a STAR file", "Give a text file with data_ blocks")
     encoding = dict(_ENCODING, encoding="utf-8-sig")
-    with open(path, **encoding) as handle:
+    with open_plain(path, "r", **encoding) as handle:
         tables = list(_Parser(path, handle).tables())
     if not tables:
         raise InputError(path, "it holds no data_ block", "Give a STAR file")

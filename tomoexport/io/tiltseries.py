@@ -142,6 +142,28 @@ class TiltSeries:
             return self.ctf and self.ctf.scale
         return stage_cosine(self.stage_tilt)
 
+    def doubts(self):
+        """Numbers of the alignment that mean something but are hardly meant.
+
+        Returns
+        -------
+        list of str
+            Of the views that are used; a line for people per kind.
+        """
+        g, seen = self.geometry, []
+        reach = 0.5 * g.pixel_size * float(np.hypot(*g.image_shape)) + 0.5 * float(np.hypot(*g.volume_size[:2]))
+        for what, values, odd in (
+                ("a tilt beyond 90 degrees", g.tilt, np.abs(g.tilt) > 90),
+                ("an x-tilt beyond 90 degrees", g.xtilt, np.abs(g.xtilt) > 90),
+                ("a shift that moves the tomogram out of the image", np.abs(g.shift).max(axis=1),
+                 np.hypot(*g.shift.T) > reach),
+                ("a dose of more than 1000 e/A^2", g.dose, g.dose > 1000)):
+            odd = odd & g.used
+            if odd.any():
+                worst = values[odd][np.argmax(np.abs(values[odd]))]
+                seen.append("%d views have %s, %.4g at most; are these numbers right?" % (odd.sum(), what, worst))
+        return seen
+
     def check_files(self, kinds=ALL):
         """Check the headers of the image files that an operation reads.
 
@@ -176,6 +198,8 @@ class TiltSeries:
                 raise InputError(path, "it has %d images, tilt series %s needs %d" % (header.shape[0], self.ts_id,
                                                                                    max(sections) + 1),
                                  "Give the stack that belongs to the table")
+            if header.excess:
+                notes.append("%s: it is %d bytes longer than its header says" % (path, header.excess))
             if len(sections) < header.shape[0]:
                 notes.append("%s: %d of its %d images are not in the table of %s"
                              % (path, header.shape[0] - len(sections), header.shape[0], self.ts_id))

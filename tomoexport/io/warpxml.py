@@ -23,6 +23,7 @@ from ..errors import InputError
 from . import mrc
 from .given import Given
 from .paths import locate, search_folders
+from .plainfile import open_plain
 from .statements import OPTICS, WEIGHTS, Statement, is_nothing
 from .tiltseries import LARGEST_SIZE, LEAST_PIXEL, MOST_PIXEL, TiltSeries
 
@@ -43,9 +44,9 @@ def kind_of(path):
         Its root: ``TiltSeries``, ``Movie``...; "" for a file that is damaged before it says so, or empty.
     """
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             return next(ElementTree.iterparse(file, events=("start",)))[1].tag
-    except (OSError, ElementTree.ParseError, StopIteration, ValueError, LookupError):
+    except (OSError, ElementTree.ParseError, StopIteration, ValueError, LookupError, InputError):
         return ""
 
 
@@ -129,9 +130,9 @@ def _stem(path):
 def _deselected(path):
     """What tells Warp to leave the series out, "" if nothing does; the user's word goes before the filter's."""
     try:
-        with open(path, "rb") as file:
+        with open_plain(path) as file:
             root = next(ElementTree.iterparse(file, events=("start",)))[1]
-    except (OSError, ElementTree.ParseError, StopIteration, ValueError, LookupError):
+    except (OSError, ElementTree.ParseError, StopIteration, ValueError, LookupError, InputError):
         return ""  # reading it tells more
     manual, filtered = (root.get(name, "").lower() for name in ("UnselectManual", "UnselectFilter"))
     if manual in ("true", "false"):
@@ -401,16 +402,18 @@ def read_grid(element, path=""):
     shape = [whole(element, side, "1") for _, side in axes]
     if min(shape) < 1:
         raise InputError(path, "%s has no nodes" % element.tag, "Give the file as Warp wrote it")
+    nodes = element.findall("Node")
+    count = float(np.prod(shape, dtype=float))
+    if count != len(nodes):  # before room is made for them
+        raise InputError(path, "%s has %d nodes instead of %.0f" % (element.tag, len(nodes), count),
+                         "Give the file as Warp wrote it")
     values = np.full(shape, np.nan)
-    for node in element.findall("Node"):
+    for node in nodes:
         place = tuple(whole(node, axis, "0") for axis, _ in axes)
         if not all(0 <= p < n for p, n in zip(place, shape)) or np.isfinite(values[place]):
             raise InputError(path, "%s has a node that is outside the grid or there twice: %s" % (
                 element.tag, node.attrib), "Give the file as Warp wrote it")
         values[place] = _number(node.get("Value", ""), "a node of %s" % element.tag, path)
-    if not np.isfinite(values).all():
-        raise InputError(path, "%s has %d nodes instead of %d" % (element.tag, np.isfinite(values).sum(), values.size),
-                         "Give the file as Warp wrote it")
     if len(axes) == 4:
         return MultilinearGrid(values)
     return CubicGrid(values, tuple(_number(element.get("Margin" + axis, "0"), "Margin" + axis, path)

@@ -88,20 +88,22 @@ def damaged(paths, shape, table):
     Returns
     -------
     list of plan.Problem
-        That of the first file that is not, or none.
+        That of the first file that is not, or none; a warning if one is longer than it should be.
     """
-    sizes = set()
+    sizes, longer = set(), []
     for path in paths:
         size = os.path.getsize(path) if os.path.exists(path) else None
         if size is None or size in sizes:
             continue
         try:
-            found = mrc.read_header(path).shape
+            found = mrc.read_header(path)
         except InputError as error:
             return [Problem("error", error.item, error.cause, error.remedy)]
-        if found != shape:
+        if found.shape != shape:
             return [Problem("error", path, "it has %d x %d x %d voxels, expected %d x %d x %d"
-                            % (found[::-1] + shape[::-1]),
+                            % (found.shape[::-1] + shape[::-1]),
                             "All volumes of %s must have one box size, and half volumes of 3D CTF" % table)]
+        if found.excess:
+            longer.append(Problem("warning", path, "it is %d bytes longer than its header says" % found.excess))
         sizes.add(size)
-    return []
+    return longer[:1]

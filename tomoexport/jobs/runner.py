@@ -22,6 +22,7 @@ from ..io.lock import lock
 from ..io.manifest import Manifest
 from ..io.outputs import Outputs
 from ..io.paths import safe_stem
+from ..io.plainfile import open_plain
 from ..io.species import read_species
 from .contract import Verb
 from .memory import budget
@@ -477,9 +478,9 @@ def _one(module, unit, options, backend):
 def _load(path):
     """A recorded result; None if there is none, or it cannot be read."""
     try:
-        with open(path, encoding="utf-8") as handle:
+        with open_plain(path, "r", encoding="utf-8") as handle:
             result = json.load(handle)
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError, InputError):
         return None
     return result if isinstance(result, dict) and {"ts_id", "status"} <= set(result) else None
 

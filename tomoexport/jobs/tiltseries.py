@@ -151,7 +151,8 @@ def load(verb, options, needs, only=None, size_px=None):
 def _complete(unit, one, verb, options, needs, problems):
     """See whether a tilt series can be used, and tell what is odd about it."""
     _check_pixel_size(one, needs.pixel_size)
-    problems += [Problem("warning", one.ts_id, text) for text in [*one.notes, *one.check_files(needs.images)]]
+    problems += [Problem("warning", one.ts_id, text) for text in [*one.notes, *one.doubts(), *one.check_files(
+        needs.images)]]
     told = unfollowed(verb, one.ts_id, one.statements, options.ignore, needs.local, needs.ctf)
     problems += [problem for problem in told if problem.severity == "warning"]
     for problem in told:

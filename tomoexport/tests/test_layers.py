@@ -10,7 +10,7 @@ SCIPION = {"pyworkflow", "pwem", "tomo", "pyworkflowtests", "relion", "reliontom
 
 #: What each room may import of the package; `options` and `errors` are open to all.
 ALLOWED = {
-    "engine": set(), "io": {"engine"}, "jobs": {"engine", "io"}, "cli": {"jobs", "lasting", "stopping"},
+    "engine": set(), "io": {"engine"}, "jobs": {"engine", "io"}, "cli": {"io", "jobs", "lasting", "stopping"},
     "__main__": {"cli"}, "lasting": set(), "stopping": set(),
     "api": {"engine", "io", "jobs"},
     "convert": {"engine", "io", "jobs"}, "protocols": {"engine", "io", "jobs", "convert", "plugin"},

@@ -19,6 +19,7 @@ import os
 import pickle
 import random
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -147,8 +148,20 @@ class _File(io.FileIO):
         return super().write(data)
 
 
-def command(arguments, log, folder=None, point=None, kind=None):
+def command(arguments, log, folder=None, point=None, kind=None, limit=(120, None)):
     """Run the command line in a process of its own.
+
+    Parameters
+    ----------
+    arguments : list of str
+    log : str
+        File for what it says.
+    folder : str, optional
+        Below which its file operations are counted.
+    point, kind
+        Which of them meets which fault.
+    limit : (float, int or None)
+        Seconds, and bytes of memory that it may take beyond what this process has.
 
     Returns
     -------
@@ -171,6 +184,10 @@ def command(arguments, log, folder=None, point=None, kind=None):
             os.dup2(out, 1)
             os.dup2(out, 2)
             from tomoexport import cli
+            if limit[1]:
+                with open("/proc/self/statm") as handle:
+                    has = int(handle.read().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (has + limit[1], has + limit[1]))
             disk = Disk(folder, point, kind).install() if folder else None
             status = cli.main(arguments)
             if disk:
@@ -181,7 +198,7 @@ def command(arguments, log, folder=None, point=None, kind=None):
         finally:
             sys.stdout.flush()
             os._exit(status)
-    status = _wait(pid)
+    status = _wait(pid, limit[0])
     with open(log, errors="replace") as handle:
         text = handle.read()
     count, hit = 0, ""
@@ -192,7 +209,7 @@ def command(arguments, log, folder=None, point=None, kind=None):
     return status, text, int(count), hit
 
 
-def _wait(pid, seconds=120):
+def _wait(pid, seconds):
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)

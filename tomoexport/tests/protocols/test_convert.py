@@ -20,6 +20,7 @@ from tomoexport.errors import InputError
 from tomoexport.io import mrc, star
 from tomoexport.io.tiltseries import TiltSeries
 from tomoexport.tests.protocols.editing import change
+from tomoexport.tests.protocols.watched import Watched
 
 TILTS = 7
 
@@ -41,7 +42,7 @@ def simulated(ts_id="TS_1", shape=(60, 48), seed=1, folder=".", images=TILTS):
     return TiltSeries(geometry, ctf, tuple((path, i) for i in range(TILTS)), optics_group=ts_id, optics=ctf.optics)
 
 
-class ConvertTest(BaseTest):
+class ConvertTest(Watched, BaseTest):
     """A folder for the sets of each test."""
 
     def setUp(self):

@@ -25,13 +25,14 @@ from tomoexport.protocols import (
 )
 from tomoexport.protocols.form import paramName
 from tomoexport.tests.protocols.editing import change
+from tomoexport.tests.protocols.watched import Watched
 from tomoexport.viewers.viewer_results import TomoExportResultsViewer, reportFigures
 
 PIXEL, TOMO_PIXEL, BOX = 8.0, 16.0, 32
 SERIES = ("TS_01", "TS_02")
 
 
-class ProtocolTest(TestBaseCentralizedLayer):
+class ProtocolTest(Watched, TestBaseCentralizedLayer):
     """A project with simulated, imported tilt series."""
 
     @classmethod
