@@ -28,7 +28,7 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
         total = sum(failures.values())
         first = self._insertFunctionStep(self.convertInputStep, key, total, prerequisites=[], needsGPU=False)
         runs = [self._insertFunctionStep(self.runSeriesStep, name, key, failures[name], prerequisites=[first],
-                                         needsGPU=self.usesGpu()) for name in names]
+                                         needsGPU=self.usesGpu() and not self.useQueueForSteps()) for name in names]
         self._insertFunctionStep(self.createOutputStep, key, total, prerequisites=runs, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------

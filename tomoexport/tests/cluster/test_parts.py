@@ -14,29 +14,10 @@ from tomoexport import cli, options
 from tomoexport.io import star
 from tomoexport.io.lock import lock
 from tomoexport.tests.failures import faults
-from tomoexport.tests.sources import rewrite
 
 COUNT = 6
 VERBS = {"subtomo": faults.BOX, "series": faults.BOX, "reconstruct": ["--pixel-size", "16", "--halves"],
          "pseudosubtomo": ["--binning", "2", "--box", "16"], "particle": ["--binning", "2", "--box", "16"]}
-
-
-@pytest.fixture(scope="module")
-def six(simulated, tmp_path_factory):
-    """A project of six tilt series: three times two, each under a name of its own."""
-    folder = simulated("tiny", into=tmp_path_factory.mktemp("six"))
-    for path, split in ((folder / "tomograms.star", "rlnTomoName"), (folder / "particles.star", "rlnTomoParticleName")):
-        def change(columns, split=split):
-            rows = len(columns[split])
-            for name, values in columns.items():
-                columns[name] = values * 3
-            for i in range(rows, 3 * rows):
-                before = columns["rlnTomoName"][i]
-                after = "TS_%02d" % (int(before[-2:]) + 2 * (i // rows))
-                columns["rlnTomoName"][i] = after
-                columns[split][i] = columns[split][i].replace(before, after)
-        rewrite(path, change)
-    return folder
 
 
 def words(six, verb, out, *more):
