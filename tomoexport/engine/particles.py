@@ -7,6 +7,7 @@ import numpy as np
 
 from ..errors import InputError
 from .poses import is_rotation
+from .texts import Texts
 from .trajectory import TiltTrajectory, Trajectory
 
 
@@ -26,7 +27,7 @@ class ParticleSet:
         Names of the tilt series.
     uid : tuple of str
         Unique name of each particle.
-    extra : dict of str to list of str
+    extra : dict of str to sequence of str
         Columns of the source table as text, in their order, N values each.
     oriented : bool
         Whether the source gave orientations.
@@ -46,7 +47,7 @@ class ParticleSet:
     ts: np.ndarray
     ts_ids: Tuple[str, ...]
     uid: Tuple[str, ...]
-    extra: Dict[str, List[str]] = field(default_factory=dict)
+    extra: Dict[str, Sequence[str]] = field(default_factory=dict)
     oriented: bool = True
     trajectory: Optional[Union[Trajectory, TiltTrajectory]] = None
     table: Any = None
@@ -104,7 +105,8 @@ class ParticleSet:
         index = np.arange(len(self))[index]
         return replace(self, position=self.position[index], rotation=self.rotation[index], ts=self.ts[index],
                        uid=tuple(self.uid[i] for i in index),
-                       extra={k: [v[i] for i in index] for k, v in self.extra.items()},
+                       extra={k: Texts(v.pick(index)) if isinstance(v, Texts) else [v[i] for i in index]
+                              for k, v in self.extra.items()},
                        trajectory=None if self.trajectory is None else self.trajectory.select(index))
 
     def moved(self, shift: Sequence[float]) -> "ParticleSet":

@@ -59,11 +59,13 @@ class Outputs:
         with self._lock:
             if self._journal is not None:
                 try:
-                    os.unlink(self._journal_path)
-                except OSError:
-                    pass  # the next run will
-                os.close(self._journal)
-                self._journal = None
+                    _unlink(self._journal_path)
+                except BaseException:  # a signal came just now
+                    _unlink(self._journal_path)
+                    raise
+                finally:
+                    os.close(self._journal)
+                    self._journal = None
         return False
 
     # ---- temporary files
@@ -110,9 +112,10 @@ class Outputs:
                 return
             left = []
             with open(handle, encoding="utf-8", errors="surrogateescape", closefd=False) as text:
-                folders = [os.path.join(self.folder, line) for line in text.read().splitlines()]
+                folders = [os.path.normpath(os.path.join(self.folder, line)) for line in text.read().split("\n")[:-1]]
             for folder in folders:
-                if os.path.isdir(folder):
+                inside = folder == self.folder or folder.startswith(self.folder + os.sep)
+                if inside and "\0" not in folder and os.path.isdir(folder):
                     left += [os.path.join(folder, one) for one in os.listdir(folder) if atomic.is_temporary(one, word)]
             far = host != socket.gethostname()
             if far and any(time.time() - os.lstat(one).st_mtime < _SILENT for one in left + [path]):
@@ -158,8 +161,9 @@ class Outputs:
                 names = [relative_to(path, self.folder) for path in paths]
                 tables = [name for name in names if not name.startswith("report" + os.sep)]
                 known = self.tables()
-                if set(tables) - set(known):  # noted before they appear: nothing may name files unnoticed
-                    atomic.write_json(self._list, known + [name for name in tables if name not in known])
+                noted = [name for name in known if name not in tables] + tables
+                if noted != known:  # before they appear: nothing may name files unnoticed
+                    atomic.write_json(self._list, noted)
                 yield
 
         with atomic.together(publish):
@@ -186,6 +190,13 @@ class Outputs:
             raise InputError(self._list, "this list of tables of earlier runs is damaged", "Remove it, and those "
                              "tables in %s: what they name may be replaced" % self.folder)
         return [name for name in names if not os.path.isabs(name) and ".." not in name.split(os.sep)]
+
+
+def _unlink(path):
+    try:
+        os.unlink(path)
+    except OSError:
+        pass  # the next run will
 
 
 def _alive(handle, host, word):

@@ -44,8 +44,7 @@ def write_rows(path, source, rows, added=()):
     out = []
     for table in tables:
         if table.name == name:
-            kept = [table.rows[i] for i in rows]
-            table = star.Table(name, table.columns, kept + [list(row) for row in added])
+            table = table.select(rows).followed_by(added)
         out.append(table)
     star.write(path, out)
 
@@ -162,7 +161,7 @@ def _corner(source, joined, old, source_names, like, series, pixel_size):
     kind = dialect_of(joined, old.table and old.table.optics)
     if pixel_size and not kind.centred:
         return np.full(len(like), float(pixel_size)), middle
-    like_them = star.Table("particles", joined.columns, [joined.rows[i] for i in like])
+    like_them = joined.select(like)
     return kind.corner_unit(like_them, of_series), middle
 
 

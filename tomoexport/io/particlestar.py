@@ -60,13 +60,13 @@ def particle_table(path):
         return table, optics
     new = [i for i, column in enumerate(optics.columns) if not table.has(column)]
     groups = optics.text(_GROUP)
-    rows = {group: [row[i] for i in new] for group, row in zip(groups, optics.rows)}
+    rows = {group: [row[i] for i in new] for group, row in zip(groups, optics.iter_rows())}
     of_particles = table.text(_GROUP, groups[0] if len(groups) == 1 else None)
     for row, group in enumerate(of_particles):
         if group not in rows:
             raise InputError(table.where(row), "there is no optics group %s" % group,
                              "data_optics has the groups %s" % ", ".join(groups))
-    return table.extended([optics.columns[i] for i in new], [rows[group] for group in of_particles]), optics
+    return table.extended([optics.columns[i] for i in new], (rows[group] for group in of_particles)), optics
 
 
 def dialect(path):
@@ -328,7 +328,7 @@ def read_particles(path, series=None, *, coordinates_pixel_size=None, normalized
         problems.append("its coordinates are in angstrom; what is given of their unit is not used")
     about = about_table(path, table, optics, unit, zero, places.unknown)
     particles = ParticleSet(position, rotation, ts, ts_ids, particle_names(table, names),
-                            {column: table.text(column) for column in table.columns}, oriented, trajectory, about)
+                            {column: table.packed(column) for column in table.columns}, oriented, trajectory, about)
     return particles, problems
 
 
@@ -519,12 +519,16 @@ def _range(values):
 
 def _coinciding(position, names):
     """Lines that tell how many particles of a tilt series sit exactly where another one does."""
-    seen, twice = set(), {}
-    for name, point in zip(names, map(tuple, position)):
-        if (name, point) in seen:
-            twice[name] = twice.get(name, 0) + 1
-        seen.add((name, point))
-    return ["%s: %d particles have the same coordinates as another" % item for item in twice.items()]
+    index = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    series = np.fromiter((index[name] for name in names), np.int64, len(names))
+    keys = (*(position + 0.0).T, series)  # no difference between 0 and -0
+    order = np.lexsort(keys)  # of equal ones the first comes first
+    same = np.ones(max(len(order) - 1, 0), bool)
+    for key in keys:
+        same &= key[order[1:]] == key[order[:-1]]
+    counts = np.bincount(series[order[1:][same]], minlength=len(index))
+    return ["%s: %d particles have the same coordinates as another" % (name, counts[i]) for name, i in index.items()
+            if counts[i]]
 
 
 def kept_columns(columns):

@@ -97,7 +97,7 @@ def _own_groups(particles):
     own = particles.table.optics if particles.table is not None else None
     if own is None or not own.has("rlnOpticsGroup"):
         return {}
-    return {row["rlnOpticsGroup"]: row for row in (dict(zip(own.columns, values)) for values in own.rows)}
+    return {row["rlnOpticsGroup"]: row for row in (dict(zip(own.columns, values)) for values in own.iter_rows())}
 
 
 def _different(names):

@@ -330,7 +330,7 @@ def _keep_text(poses, extra, position, rotation):
         return
     table = star.Table.from_columns("", {label: extra[label] for label in labels})
     # Rows that came from another table may have no such text.
-    rows = np.array([row for row, texts in enumerate(table.rows) if all(map(_is_finite, texts))], int)
+    rows = np.array([row for row, texts in enumerate(table.iter_rows()) if all(map(_is_finite, texts))], int)
     old = trajectories(table.select(rows), np.zeros((len(rows), 3)))
     same = ((np.abs(old.position - position[rows]).max(axis=(1, 2)) < _KEEP_COORDINATE)
             & (np.abs(old.rotation - rotation[rows]).max(axis=(1, 2, 3)) < _KEEP_MATRIX))

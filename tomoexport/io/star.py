@@ -14,6 +14,7 @@ from itertools import chain, count
 import emtable
 import numpy as np
 
+from ..engine.texts import Texts
 from ..errors import InputError
 from .atomic import staged
 from .plainfile import open_plain
@@ -34,14 +35,30 @@ class Table:
     columns : list of str
         Labels, without the leading underscore.
     rows : list of list of str
-        Values as text, one list per row; a block without loop has one row.
+        Values as text, one list per row, made anew at every look: a large table is held by column, packed. A block
+        without loop has one row.
     is_list : bool
         Whether it is a block without loop.
     """
 
     def __init__(self, name, columns, rows, is_list=False, path="", lines=()):
-        self.name, self.columns, self.rows, self.is_list = name, list(columns), rows, is_list
+        self.name, self.columns, self.is_list = name, list(columns), is_list
+        packed = rows and isinstance(rows[0], Texts)
+        self._values = rows if packed else Texts.columns(rows, len(self.columns))
         self._path, self._lines = path, lines
+
+    @property
+    def rows(self):
+        return [list(row) for row in self.iter_rows()]
+
+    def iter_rows(self):
+        """The rows one by one.
+
+        Yields
+        ------
+        tuple of str
+        """
+        return zip(*self._values)
 
     @classmethod
     def from_columns(cls, name, columns, is_list=False):
@@ -68,10 +85,10 @@ class Table:
                  for values in columns.values()]
         if len({len(values) for values in texts}) > 1:
             raise ValueError("columns of different length: %s" % {k: len(v) for k, v in columns.items()})
-        return cls(name, list(columns), [list(row) for row in zip(*texts)], is_list)
+        return cls(name, list(columns), list(map(Texts, texts)), is_list)
 
     def __len__(self):
-        return len(self.rows)
+        return len(self._values[0]) if self._values else 0
 
     def select(self, rows):
         """The table with some of its rows.
@@ -84,8 +101,8 @@ class Table:
         -------
         Table
         """
-        return Table(self.name, self.columns, [self.rows[i] for i in rows], self.is_list, self._path,
-                     [self._lines[i] for i in rows] if len(self._lines) else ())
+        return Table(self.name, self.columns, [Texts(values.pick(rows)) for values in self._values], self.is_list,
+                     self._path, array("Q", (self._lines[i] for i in rows)) if len(self._lines) else ())
 
     def extended(self, columns, rows):
         """The table with more columns.
@@ -94,15 +111,30 @@ class Table:
         ----------
         columns : list of str
             Their labels.
-        rows : list of list of str
+        rows : iterable of sequence of str
             Their N rows.
 
         Returns
         -------
         Table
         """
-        return Table(self.name, self.columns + columns, [old + new for old, new in zip(self.rows, rows)], self.is_list,
+        return Table(self.name, self.columns + columns, self._values + Texts.columns(rows, len(columns)), self.is_list,
                      self._path, self._lines)
+
+    def followed_by(self, rows):
+        """The table with more rows.
+
+        Parameters
+        ----------
+        rows : iterable of sequence of str
+            A value per column each.
+
+        Returns
+        -------
+        Table
+        """
+        more = Texts.columns(rows, len(self.columns))
+        return Table(self.name, self.columns, [Texts(chain(a, b)) for a, b in zip(self._values, more)], self.is_list)
 
     def has(self, *columns):
         """Tell whether all these columns are there.
@@ -152,13 +184,30 @@ class Table:
         InputError
             If there is no such column and no default.
         """
-        if column in self.columns:
-            index = self.columns.index(column)
-            return [row[index] for row in self.rows]
-        if default is None:
+        if default is not None and column not in self.columns:
+            return [default] * len(self)
+        return list(self.packed(column))
+
+    def packed(self, column):
+        """A column as text, in little memory.
+
+        Parameters
+        ----------
+        column : str
+
+        Returns
+        -------
+        engine.texts.Texts
+
+        Raises
+        ------
+        InputError
+            If there is no such column.
+        """
+        if column not in self.columns:
             raise InputError(self.where(), "there is no column %s" % column,
                              "The columns are: %s" % (", ".join(self.columns) or "none"))
-        return [default] * len(self)
+        return self._values[self.columns.index(column)]
 
     def float(self, column, default=None):
         """A column of numbers.
@@ -384,10 +433,9 @@ class _Parser:
         self._masked = any(map(_is_masked, head))
         feed = chain(["data_"], head, () if is_list else self._rows(columns, numbers))
         reader = emtable.Table.Reader(_Lines(feed), guessType=False)
-        rows = [list(row) for row in reader]
-        if self._masked:
-            rows = [[_unmask(value) for value in row] for row in rows]
-        return Table(name, columns, rows, is_list, self._path, numbers)
+        # It is known while they are read whether values are masked.
+        rows = (list(map(_unmask, row)) if self._masked else row for row in reader)
+        return Table(name, columns, Texts.columns(rows, len(columns)), is_list, self._path, numbers)
 
     def _head(self):
         """Read up to the first row. Returns the lines for emtable, the labels, and whether there is no loop."""
@@ -535,7 +583,7 @@ def write(path, tables, comment=""):
                 raise InputError("block data_%s" % table.name, "its name holds a space", "Give a name without spaces")
             writer = emtable.Table.Writer(handle)
             writer.writeTableName(table.name)
-            rows = ([_quote(value) for value in row] for row in table.rows)
+            rows = ([_quote(value) for value in row] for row in table.iter_rows())
             if table.is_list:
                 for row in rows:
                     handle.writelines("_%-20s %s\n" % pair for pair in zip(table.columns, row))

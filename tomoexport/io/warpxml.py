@@ -255,7 +255,8 @@ def _statements(root, path):
 
 def _parse(path):
     try:
-        root = ElementTree.parse(path).getroot()
+        with open_plain(path) as file:
+            root = ElementTree.parse(file).getroot()
     except OSError as error:
         raise InputError(path, "it cannot be read: %s" % (error.strerror or error), "Give Warp's XML") from None
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # an unknown encoding is a LookupError

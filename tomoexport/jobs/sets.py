@@ -205,7 +205,16 @@ def row_order(particles):
     -------
     ndarray `(N,)` of int
     """
-    rows = list(zip(*particles.extra.values())) or list(particles.uid)
-    rank = np.empty(len(particles), int)
-    rank[sorted(range(len(particles)), key=rows.__getitem__)] = np.arange(len(particles))
-    return rank
+    rank = np.zeros(len(particles), np.int64)
+    # As rows of text are sorted, but a column at a time, until every row has a rank of its own.
+    for values in list(particles.extra.values()) or [particles.uid]:
+        texts = list(values)
+        place = {text: i for i, text in enumerate(sorted(set(texts)))}
+        found = np.fromiter(map(place.__getitem__, texts), np.int64, len(texts))
+        distinct, rank = np.unique(rank * (found.max(initial=0) + 1) + found, return_inverse=True)
+        rank = rank.reshape(-1)
+        if len(distinct) == len(rank):
+            return rank
+    out = np.empty(len(rank), np.int64)
+    out[np.argsort(rank, kind="stable")] = np.arange(len(rank))  # rows that say the same, as they come
+    return out

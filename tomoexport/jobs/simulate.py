@@ -103,7 +103,10 @@ def collect(options, results):
     """
     preset = PRESETS[options.preset]
     listed, rows, truth = [], [], {}
+    made = {r["ts_id"] for r in results if r["status"] != "failed"}
     for one in preset["series"]:
+        if one["ts_id"] not in made:
+            continue
         series, phantom, _ = make(options, one["ts_id"])
         g = series.geometry
         path = os.path.abspath(os.path.join(options.output, "tiltseries", one["ts_id"] + ".mrcs"))

@@ -33,8 +33,8 @@ def six(simulated, tmp_path_factory):
 def slurm(tmp_path_factory):
     """A SLURM of three nodes with a core each, in the environment of this process until the end; its folder."""
     script, folder = ROOT / "tools" / "slurm_here.sh", tmp_path_factory.mktemp("slurm")
-    if not shutil.which("slurmctld", path=os.environ.get("PATH", "") + ":/usr/sbin") or not shutil.which("munged", path=(
-            os.environ.get("PATH", "") + ":/usr/sbin")):
+    places = os.environ["PATH"] + ":/usr/sbin"
+    if not all(shutil.which(name, path=places) for name in ("slurmctld", "slurmd", "munged", "sbatch")):
         pytest.skip("no SLURM: apt-get install slurmctld slurmd slurm-client munge")
     if os.getuid() != 0:
         pytest.skip("a SLURM of one's own takes root")

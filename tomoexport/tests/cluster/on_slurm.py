@@ -122,8 +122,8 @@ def main(data, folder):
                           "failed": names(getattr(made, "FailedTiltSeries", None)), "summary": made.summary()}
     run.runMode.set(MODE_RESUME)
     made, seconds, most = watched(project, run)
-    out["continued"] = {"seconds": seconds, "at_once": most, "done": names(getattr(made, "Tomograms", None)), "state": made.getStatus(),
-                        "failed": names(getattr(made, "FailedTiltSeries", None))}
+    out["continued"] = {"seconds": seconds, "at_once": most, "done": names(getattr(made, "Tomograms", None)),
+                        "failed": names(getattr(made, "FailedTiltSeries", None)), "state": made.getStatus()}
 
     print(json.dumps(out), flush=True)
     project._updateProtocol(run)

@@ -15,6 +15,8 @@ from tomoexport.io import star
 from tomoexport.io.lock import lock
 from tomoexport.tests.failures import faults
 
+pytestmark = pytest.mark.slow
+
 COUNT = 6
 VERBS = {"subtomo": faults.BOX, "series": faults.BOX, "reconstruct": ["--pixel-size", "16", "--halves"],
          "pseudosubtomo": ["--binning", "2", "--box", "16"], "particle": ["--binning", "2", "--box", "16"]}

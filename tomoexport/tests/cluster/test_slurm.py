@@ -74,7 +74,7 @@ def test_an_array_of_which_a_task_is_killed(six, slurm, tmp_path, monkeypatch):
 
 @pytest.mark.scipion
 def test_scipion_through_the_queue(six, slurm, tmp_path, monkeypatch):
-    """Steps are jobs, several at once with the form's defaults; cancelled ones come back; a lost controller ends none."""
+    """Several steps at once with the form's defaults; a cancelled one comes back; a lost controller ends none."""
     pytest.importorskip("scipion")
     for name, value in (("SCIPION_HOSTS", ROOT / "docs" / "slurm_hosts.conf"), ("SCIPION_HOME", tmp_path / "home"),
                         ("SCIPION_USER_DATA", tmp_path / "data"), ("SCIPION_NOTIFY", "False")):
@@ -84,8 +84,9 @@ def test_scipion_through_the_queue(six, slurm, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"])
     for folder in ("home", "data"):
         (tmp_path / folder).mkdir()
-    ended = subprocess.run([sys.executable, "-m", "scipion", "python", str(Path(__file__).with_name("on_slurm.py")),
-                            str(six), str(slurm)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
+    script = str(Path(__file__).with_name("on_slurm.py"))
+    ended = subprocess.run([sys.executable, "-m", "scipion", "python", script, str(six), str(slurm)],
+                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
     assert ended.returncode == 0, ended.stdout[-5000:]
     out = json.loads(ended.stdout.strip().splitlines()[-1])
     everything = ["TS_%02d" % i for i in range(1, 7)]

@@ -18,6 +18,8 @@ from tomoexport.tests.failures import faults
 
 from .conftest import SUBTOMO
 
+pytestmark = pytest.mark.slow
+
 BOX = dict(binning=2.0, box=16, device="cpu", threads=2)
 PARTICLE_VERBS = {"subtomo": SUBTOMO, "series": SUBTOMO, "pseudosubtomo": BOX, "particle": BOX}
 

@@ -1,4 +1,6 @@
 """M's particle tables, species and sources."""
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -222,7 +224,8 @@ TS_10 TS_10/1 1.0 2.0 3.0 10.0 20.0 30.0 5
 def test_new_particles_get_the_hash_of_their_tilt_series(star_file, series, tmp_path):
     path, again = star_file(TABLE), str(tmp_path / "again.star")
     particles, _ = read_particles(path, series)
-    particles.extra["wrpSourceHash"][2] = particles.extra["wrpSourceName"][2] = ""
+    emptied = {name: [*particles.extra[name][:2], ""] for name in ("wrpSourceHash", "wrpSourceName")}
+    particles = replace(particles, extra=dict(particles.extra, **emptied))
     write_species(again, particles, series)
     assert columns(again)["wrpSourceHash"] == ["aBc-1", "d_", "aBc-1"]
     assert columns(again)["wrpSourceName"][2] == "TS_1.tomostar"

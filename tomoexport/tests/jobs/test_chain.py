@@ -15,6 +15,8 @@ from tomoexport.engine.phantom import chiral_phantom
 from tomoexport.io import mrc, relion5, star
 from tomoexport.jobs import runner, simulate
 
+pytestmark = pytest.mark.slow
+
 PIXEL, BOX = 5.0, 52
 
 

@@ -8,6 +8,8 @@ import pytest
 from tomoexport import cli
 from tomoexport.tests.sources import SOURCES, described, relion5_tables
 
+pytestmark = pytest.mark.slow
+
 VERBS = ("reconstruct", "subtomo", "series", "pseudosubtomo", "particle", "duplicates", "intersect")
 #: What a run is given that its errors may ask for: smaller boxes than the default, for images as small as these.
 SMALL = {"--diameter": 100.0, "--box": 16, "--pixel-size": 8.0}

@@ -15,6 +15,8 @@ from tomoexport.jobs import runner
 from tomoexport.tests.io.warpfiles import grid
 from tomoexport.tests.sources import columns_of, described, imod_folder, rewrite, warp_xml
 
+pytestmark = pytest.mark.slow
+
 VERBS = ("reconstruct", "subtomo", "series", "pseudosubtomo", "particle")
 OPTIONS = {
     "reconstruct": dict(pixel_size=8.0), "subtomo": dict(pixel_size=8.0, box=16, diameter=80.0),

@@ -8,6 +8,8 @@ from tomoexport.errors import InputError
 from tomoexport.io import mrc
 from tomoexport.jobs import runner, subtomo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, simulated):

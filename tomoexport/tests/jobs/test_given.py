@@ -11,6 +11,8 @@ from tomoexport.jobs import runner
 from tomoexport.tests.jobs.test_one_rule import VERBS, options
 from tomoexport.tests.sources import imod_folder, relion5_tables, rewrite
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(simulated, tmp_path):

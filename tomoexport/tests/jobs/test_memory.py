@@ -13,6 +13,8 @@ from tomoexport import options as options_module
 from tomoexport.errors import InputError
 from tomoexport.jobs import memory, runner, subtomo
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, simulated):

@@ -17,6 +17,8 @@ from tomoexport.io import mrc, relion5, star
 from tomoexport.jobs import runner
 from tomoexport.tests.sources import columns_of, imod_folder, relion5_tables, rewrite, warp_xml
 
+pytestmark = pytest.mark.slow
+
 PARTICLE_VERBS = ("subtomo", "series", "pseudosubtomo", "particle")
 VERBS = ("reconstruct",) + PARTICLE_VERBS
 OPTIONS = {

@@ -22,6 +22,8 @@ from tomoexport.jobs import runner
 from tomoexport.jobs.simulate import true_particles
 from tomoexport.tests.shared import need_shared
 
+pytestmark = pytest.mark.slow
+
 PIXEL, DIAMETER, THICKNESS = 4.0, 180.0, 5000.0
 
 

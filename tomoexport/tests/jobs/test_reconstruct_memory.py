@@ -12,6 +12,8 @@ from tomoexport import options
 from tomoexport.io import mrc
 from tomoexport.jobs import memory, runner
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory, simulated):

@@ -12,6 +12,8 @@ from tomoexport.options import SimulateOptions
 from tomoexport.tests.locate import displacements, within
 from tomoexport.tests.shared import need_shared
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.shared
 def test_particles_of_the_relion5_reference(tmp_path):

@@ -21,6 +21,8 @@ from tomoexport.io.tiltseries import TiltSeries
 from tomoexport.jobs import runner
 from tomoexport.jobs.simulate import true_particles
 
+pytestmark = pytest.mark.slow
+
 PIXEL, BOX, DIAMETER = 5.0, 52, 180.0
 
 

@@ -27,7 +27,7 @@ from tomoexport.io import mrc, star
 from tomoexport.tests.programs.conftest import BOX, PIXEL
 from tomoexport.tests.programs.maps import correlation, likeness
 
-pytestmark = pytest.mark.relion
+pytestmark = [pytest.mark.slow, pytest.mark.relion]
 
 COARSE, CROP = 6.0, 40  # of pseudo-subtomograms: pixel size (A), side
 
