@@ -42,7 +42,7 @@ test-faults: env  ## faults at every file operation of every verb, and COUNT dam
 
 test38:  ## engine, io, jobs and two protocol tests on Python 3.8, which Scipion's installer brings
 	@PYTHON=$(PYTHON38) tools/environment.sh .venv38 3.8
-	@VENV=.venv38 tools/with-env $(SUITE) $(TESTS)/test_package.py $(TESTS)/engine $(TESTS)/io $(TESTS)/jobs \
+	@VENV=.venv38 tools/with-env $(SUITE) $(TESTS)/test_package.py $(TESTS)/engine $(TESTS)/io $(TESTS)/jobs $(TESTS)/failures \
 		$(RUNNER)::test_scipion_loads_the_plugin "$(RUNNER)::test_protocols[$(CHAIN)]" "$(RUNNER)::test_protocols[$(ALONE)]" \
 		$(PYTEST)
 

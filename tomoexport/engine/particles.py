@@ -152,6 +152,20 @@ class ParticleSet:
             return self.select(np.zeros(len(self), bool))
         return self.select(self.ts == self.ts_ids.index(ts_id))
 
+    def split(self) -> Dict[str, "ParticleSet"]:
+        """The particles of every tilt series that has some, in one go whatever the order of the rows.
+
+        Returns
+        -------
+        dict of str to ParticleSet
+            By name; of each in the order of the rows.
+        """
+        order = np.argsort(self.ts, kind="stable")
+        whole = self if (np.diff(self.ts) >= 0).all() else self.select(order)
+        edges = np.flatnonzero(np.diff(whole.ts)) + 1
+        return {self.ts_ids[whole.ts[part[0]]]: whole.select(part)
+                for part in np.split(np.arange(len(whole)), edges) if len(part)}
+
     def names(self) -> List[str]:
         """The tilt series of each particle.
 

@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 
+import numpy as np
+
 from ..errors import InputError
 from .atomic import remove, write_json
 from .lock import FOLDER
@@ -19,7 +21,8 @@ def fingerprint(*parts):
     Parameters
     ----------
     *parts
-        Values that JSON can hold; of a `pathlib.Path` name, size and time of the last change count.
+        Values that JSON can hold, and arrays of numbers; of a `pathlib.Path` name, size and time of the last change
+        count.
 
     Returns
     -------
@@ -27,6 +30,11 @@ def fingerprint(*parts):
         Hexadecimal digits.
     """
     def plain(part):
+        if isinstance(part, (str, int, float)):
+            return part
+        if isinstance(part, np.ndarray):
+            data = np.ascontiguousarray(part, part.dtype.newbyteorder("<"))
+            return [str(data.dtype), list(data.shape), hashlib.sha256(data.tobytes()).hexdigest()]
         if isinstance(part, os.PathLike):
             state = os.stat(part)
             return [os.path.basename(part), state.st_size, state.st_mtime_ns]
@@ -169,7 +177,7 @@ class Manifest:
         """
         sizes = {relative_to(path, self.folder): os.path.getsize(path) for path in outputs}
         write_json(self.path(unit), {"unit": str(unit), "fingerprint": fingerprint, "outputs": sizes,
-                                     "depends": _shown(dict(depends))})
+                                     "depends": _shown(dict(depends))}, long=True)
 
 
 def _shown(depends):

@@ -363,7 +363,7 @@ class StarFile:
         return next((self._tables[name] for name in names if name in self._tables), None)
 
 
-def read(path):
+def read(path, choose=None):
     """Read a STAR file.
 
     Quoted values, comments, blank lines, a byte order mark, CRLF line ends and a last line without end are understood;
@@ -372,6 +372,9 @@ def read(path):
     Parameters
     ----------
     path : str
+    choose : callable, optional
+        ``choose(columns)`` of a table with rows: None, or the index of a column and a function of its text that tells
+        whether a row is wanted. Others are passed over; what is wrong with them is not found.
 
     Returns
     -------
@@ -390,7 +393,7 @@ def read(path):
             raise InputError(path, "it is a binary file, not a STAR file", "Give a text file with data_ blocks")
     encoding = dict(_ENCODING, encoding="utf-8-sig")
     with open_plain(path, "r", **encoding) as handle:
-        tables = list(_Parser(path, handle).tables())
+        tables = list(_Parser(path, handle, choose).tables())
     if not tables:
         raise InputError(path, "it holds no data_ block", "Give a STAR file")
     return StarFile(path, tables)
@@ -399,8 +402,8 @@ def read(path):
 class _Parser:
     """Takes a STAR file apart into blocks, and lets emtable read each of them."""
 
-    def __init__(self, path, handle):
-        self._path = path
+    def __init__(self, path, handle, choose=None):
+        self._path, self._choose = path, choose or (lambda columns: None)
         self._lines = ((number, line) for number, line in enumerate(map(str.strip, handle), 1)
                        if line and line[0] != "#")
         self._next()
@@ -473,9 +476,14 @@ class _Parser:
 
     def _rows(self, columns, numbers):
         """Yield the rows of a loop up to the next block, checked, in a form that emtable's splitting leaves whole."""
-        n = len(columns)
+        n, chosen = len(columns), self._choose(columns)
         while self._line is not None and _block_name(self._line) is None:
             line = self._line
+            if chosen and '"' not in line and "'" not in line:
+                words = line.split(None, chosen[0] + 1)
+                if len(words) > chosen[0] and not chosen[1](words[chosen[0]]):
+                    self._next()
+                    continue
             if '"' in line or "'" in line or line[0] == "_" or line[:5] == "data_" or len(line.split()) != n:
                 values = _split(line)
                 if len(values) > n and values[n][:1] == "#":

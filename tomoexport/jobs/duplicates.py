@@ -15,9 +15,9 @@ from ..io import particlerows
 from ..io.atomic import write_text
 from . import histogram
 from .particles import overwritten
-from .plan import PROCESS_BYTES, Problem
+from .plan import Problem
 from .progress import Progress
-from .sets import grouped, one_unit, read, read_series, row_order, tables_of, told
+from .sets import grouped, memory_of, one_unit, read, read_series, row_order, tables_of, told
 
 #: Columns that say how good a particle is, the first that is there counts; in all of them more is better.
 SCORES = ("rlnAutopickFigureOfMerit", "rlnMaxValueProbDistribution", "rlnLogLikeliContribution")
@@ -50,7 +50,7 @@ def plan(options, only=None):
         {"particles": len(particles), "tilt series": len(set(particles.names())), "score": column or "none"},
         [options.particles] + tables_of(project, options), problems + overwritten(options, [options.star]),
         disk_bytes=2 * os.path.getsize(options.particles) + 300_000,
-        memory_bytes=PROCESS_BYTES + 10 * os.path.getsize(options.particles), reading=["coordinates: %s from %s" % (
+        memory_bytes=memory_of([options.particles]), reading=["coordinates: %s from %s" % (
             particles.table.unit, particles.table.zero)])
 
 

@@ -16,9 +16,9 @@ from ..io.atomic import write_text
 from . import histogram
 from .memory import budget
 from .particles import overwritten
-from .plan import PROCESS_BYTES, Problem, size
+from .plan import Problem, size
 from .progress import Progress
-from .sets import grouped, one_unit, read, read_series, refuse_ambiguous, row_order, tables_of, told
+from .sets import grouped, memory_of, one_unit, read, read_series, refuse_ambiguous, row_order, tables_of, told
 
 _PAIR_BYTES, _CELL_BYTES = 250, 17  # of memory: per pair within the tolerance, per cell of a dense cost matrix
 SETS = ("only_old", "both", "only_new")
@@ -89,7 +89,7 @@ def plan(options, only=None):
                                         % (len(pairing.ticked), len(pairing.groups))},
         paths + tables_of(project, options), problems + overwritten(options, [options.star]),
         disk_bytes=os.path.getsize(options.old) * (1 + bool(options.only_new) * len(new) // len(old)) + 300_000,
-        memory_bytes=PROCESS_BYTES + needed + 10 * sum(map(os.path.getsize, paths)),
+        memory_bytes=needed + memory_of(paths, 4.4),
         reading=["%s coordinates: %s from %s" % (word, one.table.unit, one.table.zero)
                  for word, one in (("old", old), ("new", new))])
 

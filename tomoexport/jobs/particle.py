@@ -79,7 +79,7 @@ def _describe(unit, work, options, reach, problems):
 
 VERB = ParticleVerb(
     "particle", windows.within_the_circle, "min_frames", "box", windows.requirements, _describe,
-    lambda options, work: [work.own.half.tolist(), work.particles.rotation.tolist()], _check, windows.adjusted,
+    lambda options, work: [work.own.half, work.particles.rotation], _check, windows.adjusted,
     writes=lambda options: MAPS)
 
 

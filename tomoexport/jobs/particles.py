@@ -21,6 +21,7 @@ from .tiltseries import first_tilts, hand_of, identity, load, settings
 
 RING = 3  # buffers for results of a GPU: one is filled while others are written
 RING_BYTES = 256 << 20  # of one of them at most
+TABLE_SHARE = 5.5  # bytes of memory per byte of a table of particles
 STILL = 1e-7  # elements of a rotation matrix that differ by less are of a particle that does not turn
 
 
@@ -114,7 +115,7 @@ class ParticleVerb:
         unit's facts and disk_bytes; reach is how far particles lie above or below the tomogram's centre along the
         beam, angstrom.
     matters : callable
-        ``matters(options, work)``: what else of the particles the output depends on, plain values.
+        ``matters(options, work)``: what else of the particles the output depends on, plain values and arrays.
     check : callable
         ``check(options, particles)``: problems of the particles as a whole.
     adjust : callable
@@ -164,7 +165,7 @@ def read_inputs(verb, options, only=None):
     if not options.particles:
         raise InputError("--particles", "no file is given", "Name a particle STAR file")
     project, units, problems = load(verb.name, options, verb.requires(options), only)
-    particles, notes = read_table(options, project, options.allow_loss or only is not None)
+    particles, notes = read_table(options, project, options.allow_loss or only is not None, only)
     problems += [Problem("warning", "particles", note) for note in notes]
     particles = verb.adjust(options, particles)
     if options.motion:
@@ -175,7 +176,7 @@ def read_inputs(verb, options, only=None):
     return project, units, problems, particles.moved((options.shift_x, options.shift_y, options.shift_z))
 
 
-def read_table(options, project, allow_loss):
+def read_table(options, project, allow_loss, only=None):
     """Read the particles of an operation as they stand in their table, or tables.
 
     Parameters
@@ -184,6 +185,8 @@ def read_table(options, project, allow_loss):
     project : io.project.Project
     allow_loss : bool
         Whether particles may name tilt series that are not there.
+    only : list of str, optional
+        Tilt series whose rows are enough.
 
     Returns
     -------
@@ -195,11 +198,11 @@ def read_table(options, project, allow_loss):
     InputError
         If a table cannot be read.
     """
-    read = particlestar.read_particles
+    read, more = particlestar.read_particles, {"only": only}
     if getattr(options, "per_series", False):
-        read = particlefiles.read_particle_files
+        read, more = particlefiles.read_particle_files, {}
     return read(
-        options.particles, project, coordinates_pixel_size=options.coordinates_pixel_size or None,
+        options.particles, project, **more, coordinates_pixel_size=options.coordinates_pixel_size or None,
         normalized=options.normalized, centre=options.centre, allow_loss=allow_loss,
         sources=[options.source] if options.source else ())
 
@@ -234,11 +237,14 @@ def plan_particles(verb, options, only):
     devices = count_devices(options.device)  # that share memory and threads
     room, threads = budget(options) // devices, max(1, (options.threads or available_cores()) // devices)
     complete, short = {one.ts_id: one.geometry for one in project}, []
+    of_series = particles.split()
     for unit in units:
         if unit.error:
             continue
         try:
-            needs = _plan_unit(unit, verb, options, particles.in_series(unit.name), complete[unit.name], room, problems)
+            own = of_series.get(unit.name)
+            own = particles.in_series(unit.name) if own is None else own
+            needs = _plan_unit(unit, verb, options, own, complete[unit.name], room, problems)
         except InputError as error:
             unit.error = Problem("failed", unit.name, "%s: %s" % (error.item, error.cause), error.remedy)
             problems.append(unit.error)
@@ -251,6 +257,9 @@ def plan_particles(verb, options, only):
         if workers < threads and not needs.on_gpu:
             unit.facts["threads"] = "%d of %d, for want of memory" % (workers, threads)
         out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
+    # The table, its rows of every tilt series and what is planned of them.
+    out.memory_bytes += int(TABLE_SHARE * sum(os.path.getsize(path) for path in set(tables.values()) or {
+        options.particles}))
     if short:
         problems.append(_too_little(max(short), devices, room))
     problems += _nothing_kept(verb, options, units)
@@ -276,9 +285,8 @@ def _plan_unit(unit, verb, options, own, whole, room, problems):
     reach = float(np.abs(found.depth).max()) if len(own) else 0.0
     unit.work = work = verb.describe(unit, work, options, reach, problems)
     unit.depends = dict(settings(options), **{
-        "tilt series": fingerprint(identity(unit.series), [values.tolist() for values in exposures]),
-        "particles": fingerprint(list(own.uid), own.position.tolist(), verb.matters(options, work),
-                                 position.tolist())})
+        "tilt series": fingerprint(identity(unit.series), list(exposures)),
+        "particles": fingerprint("\n".join(own.uid), own.position, verb.matters(options, work), position)})
     return work.needs
 
 

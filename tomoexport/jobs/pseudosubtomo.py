@@ -70,7 +70,7 @@ def _matters(options, work):
     if options.stack2d:
         return []
     turned = options.apply_orientations or options.cone_weight
-    return [box_rotation(work.particles).tolist()] + ([work.particles.rotation.tolist()] if turned else [])
+    return [box_rotation(work.particles)] + ([work.particles.rotation] if turned else [])
 
 
 def _check(options, particles):

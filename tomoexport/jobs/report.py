@@ -235,12 +235,17 @@ def projected_centres(image, pixel_size, xy_px, kept, radius_px, out_png, name, 
     angle = np.linspace(0, 2 * np.pi, 49)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=-1) * radius_px / step
     # A pixel's centre lies half a pixel from its edge, where the picture begins.
-    rings = (np.reshape(xy_px, (-1, 1, 2)) + 0.5) / step + ring
-    kept, thick = np.asarray(kept, bool), 1.2 if len(rings) < 300 else 0.9
+    places = (np.reshape(xy_px, (-1, 1, 2)) + 0.5) / step
+    kept, many = np.asarray(kept, bool), len(places) > 300
+    thick = 0.9 if many else 1.2
     middle = 1 - 0.55 * head / (height + head)
     figure.text(0.01, middle, "%s at %g°" % (_short(name), round(tilt, 1) + 0.0), color=INK, fontsize=11, va="center")
     for colour, some, word, x in ((COLOURS[0], kept, "kept", 0.82), (COLOURS[1], ~kept, "left out", 0.99)):
-        axes.add_collection(LineCollection(rings[some], colors=colour, linewidths=thick), autolim=False)
+        if many:  # one circle that is stamped at whole pixels of the picture: a hundred times faster
+            axes.plot(*places[some, 0].T, "o", markersize=144 * width * radius_px / step / nx, markerfacecolor="none",
+                      markeredgecolor=colour, markeredgewidth=thick, scalex=False, scaley=False)
+        else:
+            axes.add_collection(LineCollection(places[some] + ring, colors=colour, linewidths=thick), autolim=False)
         figure.text(x, middle, "%d %s" % (some.sum(), word), color=colour, fontsize=10, va="center", ha="right")
     _scale_bar(axes, nx * step * pixel_size, step * pixel_size)
     _save(figure, out_png)

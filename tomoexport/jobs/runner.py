@@ -352,7 +352,7 @@ def _settle(unit, options, module=None, backend=None):
         Manifest(options.output).forget(unit.name)
         result = _one(module, unit, options, backend)
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        atomic.write_json(path, result)
+        atomic.write_json(path, result, long=True)
         if result["status"] == "done":
             Manifest(options.output).record(unit.name, unit.fingerprint, result["files"] + [path], unit.depends)
         return result

@@ -13,8 +13,8 @@ from ..io import particlerows, particlestar
 from ..io.atomic import write_text
 from ..io.exportedparticles import path_beside, read_exported, read_kept
 from .particles import overwritten
-from .plan import PROCESS_BYTES, Problem
-from .sets import one_unit, read, read_series, tables_of, told
+from .plan import Problem
+from .sets import memory_of, one_unit, read, read_series, tables_of, told
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def plan(options, only=None):
          "kept" if not options.exclude else "excluded": len(kept)}, files + tables_of(series, options),
         told(series, options) + [Problem("warning", source, note) for note in notes] + overwritten(
             options, [options.star], files),
-        disk_bytes=2 * os.path.getsize(source), memory_bytes=PROCESS_BYTES + 10 * os.path.getsize(source))
+        disk_bytes=2 * os.path.getsize(source), memory_bytes=memory_of([source]))
 
 
 def _rows(options, source, particles, exported, names):

@@ -173,7 +173,7 @@ def memory_needs(geometry, options, images):
 
 VERB = ParticleVerb(
     "series", whole_particle, "min_tilts", "diameter", lambda options: Requirements(pixel_size=options.pixel_size),
-    _describe, matters=lambda options, work: work.particles.rotation.tolist(), check=_check, writes=_written)
+    _describe, matters=lambda options, work: work.particles.rotation, check=_check, writes=_written)
 
 
 def execute(unit, options, backend):

@@ -100,7 +100,7 @@ def _describe(unit, work, options, reach, problems):
 
 VERB = ParticleVerb(
     "subtomo", whole_particle, "min_tilts", "diameter", lambda options: Requirements(pixel_size=options.pixel_size),
-    _describe, matters=lambda options, work: work.particles.rotation.tolist(),
+    _describe, matters=lambda options, work: work.particles.rotation,
     check=lambda options, particles: unoriented(options, particles, "--prerotate" if options.prerotate else ""))
 
 

@@ -9,7 +9,7 @@ from ..engine.preprocess import prepare_stack
 from ..errors import InputError, UnitError
 from ..io import mrc
 from ..io.given import Given
-from ..io.project import open_source, read_project
+from ..io.project import Project, open_source
 from ..io.tiltseries import ALL
 from ..options import affecting
 from .plan import Problem, Unit, state
@@ -108,7 +108,7 @@ def load(verb, options, needs, only=None, size_px=None):
     Returns
     -------
     project : io.project.Project
-        All that the table names, complete.
+        All that the table names, complete; those asked for alone where that makes no difference to them.
     units : list of Unit
         The ones asked for, with unusable views left out.
     problems : list of Problem
@@ -120,13 +120,16 @@ def load(verb, options, needs, only=None, size_px=None):
     """
     if not options.tomograms:
         raise InputError("--tomograms", "no file is given", "Name a RELION 5 tomograms.star, or Warp's XML")
-    project = read_project(options.tomograms, given=given(options, size_px))
+    opened = open_source(options.tomograms, given(options, size_px))
+    # Names of particles depend on all tilt series where each has a file of its own.
+    some = only and not getattr(options, "per_series", False)
+    project = Project(opened, [name for name in opened.names if name in only] if some else opened.names)
     problems = [Problem("warning", options.tomograms, note) for note in project.notes]
     problems += [Problem("warning", name, "left out, %s" % reason) for name, reason in project.left_out.items()]
     for name in only or []:
-        if name not in project.names:
+        if name not in opened.names:
             problems.append(Problem("error", name, "%s does not name this tilt series" % options.tomograms,
-                                    "It names " + ", ".join(project.names)))
+                                    "It names " + ", ".join(opened.names)))
     series, units = {one.ts_id: one for one in project}, []
     for name in project.names:
         if only and name not in only:

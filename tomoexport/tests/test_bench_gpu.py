@@ -13,7 +13,10 @@ from tomoexport.tests.engine import shim
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "benchmarks" / "bench_gpu.py"
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PROGRAM.exists(), reason="the benchmarks are in the repository only")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not PROGRAM.exists(), reason="the benchmarks are in the repository only"),
+]
 
 
 def run(*arguments):

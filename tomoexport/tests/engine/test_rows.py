@@ -11,6 +11,8 @@ from tomoexport.engine.weights import envelope, exact_filter
 from tomoexport.errors import InputError
 from tomoexport.tests.engine.test_tomogram import series
 
+pytestmark = pytest.mark.slow
+
 PIXEL = 4.0
 
 

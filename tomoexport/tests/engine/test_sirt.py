@@ -13,6 +13,8 @@ from tomoexport.engine.sirt import refine
 from tomoexport.engine.tomogram import reconstruct_tomogram, setup_tomogram
 from tomoexport.tests.engine.test_tomogram import bead, centre_of, series
 
+pytestmark = pytest.mark.slow
+
 PIXEL = 10.0
 
 

@@ -29,6 +29,8 @@ from tomoexport.engine.subtomo import (
 from tomoexport.engine.turn import turn_series
 from tomoexport.engine.weights import exact_filter, odd_even_groups, slice_density
 
+pytestmark = pytest.mark.slow
+
 
 def fan(n=41, axis=85.3, **more):
     return TiltSeriesGeometry(

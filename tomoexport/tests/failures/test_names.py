@@ -9,6 +9,8 @@ from tomoexport.io import mrc, star
 
 from .conftest import assert_told, contents, whole
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("001", "TS 1", "tomo_\u00fc\u00df\u6f22", "a/b", "../x", "/abs/x", "$(rm -rf x)", "$a_{$", "-rf", "it's", '5"',
          "#1", "_1", "data_", "loop_", "nan", ".hidden", "~", "*", "x" * 300)
 

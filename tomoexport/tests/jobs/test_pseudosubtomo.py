@@ -17,6 +17,8 @@ from tomoexport.options import PseudosubtomoOptions
 from tomoexport.tests.jobs.test_report import marks
 from tomoexport.tests.shared import need_shared
 
+pytestmark = pytest.mark.slow
+
 #: RELION's four extractions: its options as ours.
 EXTRACTIONS = {
     "stack2d_bin1": dict(optimisation_set="optimisation_set.star", box=64, crop=48, float16=False),

@@ -14,6 +14,8 @@ from tomoexport.io import mrc, relion5
 from tomoexport.jobs import reconstruct as verb
 from tomoexport.jobs import runner
 
+pytestmark = pytest.mark.slow
+
 NAME = "TS_01_20.00Apx.mrc"
 
 

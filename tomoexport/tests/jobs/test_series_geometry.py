@@ -16,6 +16,8 @@ from tomoexport.io.tiltseries import TiltSeries
 from tomoexport.jobs import runner
 from tomoexport.jobs.simulate import true_particles
 
+pytestmark = pytest.mark.slow
+
 PIXEL, BOX, DIAMETER, DOSE = 5.0, 52, 180.0, 2.5
 EXCLUDED = {"TS_plus": (3, 7), "TS_minus": (0,)}  # by order of acquisition
 HANDS = {"TS_plus": 1, "TS_minus": -1}

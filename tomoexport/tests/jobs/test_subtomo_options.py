@@ -9,6 +9,8 @@ from tomoexport.errors import InputError
 from tomoexport.io import mrc, star
 from tomoexport.jobs import runner
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory, simulated):

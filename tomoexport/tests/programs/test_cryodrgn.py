@@ -16,7 +16,7 @@ from tomoexport.io import mrc, particlestar, relion5, star
 from tomoexport.tests.programs.conftest import BOX, PIXEL
 from tomoexport.tests.programs.maps import likeness
 
-pytestmark = pytest.mark.cryodrgn
+pytestmark = [pytest.mark.slow, pytest.mark.cryodrgn]
 
 COARSE, CROP = 6.0, 40  # of 2D stacks: pixel size (A), side
 DOSE = 3.0  # of a tilt, e/A^2

@@ -14,6 +14,8 @@ from tomoexport.tests.programs import tomodrgn_rules
 from tomoexport.tests.programs.tomodrgn_rules import check
 from tomoexport.tests.shared import need_shared
 
+pytestmark = pytest.mark.slow
+
 PIXEL, BOX = 8.0, 32
 SET = "particles_optimisation_set.star"
 

@@ -1,0 +1,158 @@
+"""Many particles, many tilt series, large images: bounded memory, linear time (F26); a bare computer (F39)."""
+import os
+import random
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tomoexport import options
+from tomoexport.io import mrc
+from tomoexport.jobs import runner
+from tomoexport.tests.failures import faults
+from tomoexport.tests.sources import SOURCES, described, rewrite
+
+pytestmark = pytest.mark.slow
+
+ROW = 1000  # bytes of memory per particle and table, with the sixteen columns of a refinement (docs/reliability.md)
+COLUMNS = ("rlnTomoName", "rlnTomoParticleName", "rlnCenteredCoordinateXAngst", "rlnCenteredCoordinateYAngst",
+           "rlnCenteredCoordinateZAngst", "rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi", "rlnRandomSubset",
+           "rlnClassNumber", "rlnMaxValueProbDistribution", "rlnLogLikeliContribution", "rlnOriginXAngst",
+           "rlnOriginYAngst", "rlnOriginZAngst", "rlnNrOfSignificantSamples")
+
+
+def write_many(path, count, series):
+    """A table of so many particles in so many tilt series, a tilt series after the other."""
+    rng = random.Random(count)
+    with open(str(path), "w") as file:
+        file.write("data_particles\n\nloop_\n" + "".join("_%s #%d\n" % (c, i + 1) for i, c in enumerate(COLUMNS)))
+        for i in range(count):
+            name = "TS_%03d" % (i * series // count)
+            file.write("%s %s/%d %.4f %.4f %.4f %.3f %.3f %.3f %d 1 %.6f %.4f 0.000000 0.000000 0.000000 %d\n" % (
+                name, name, i + 1, rng.uniform(-180, 180), rng.uniform(-180, 180), rng.uniform(-90, 90),
+                rng.uniform(-180, 180), rng.uniform(0, 180), rng.uniform(-180, 180), 1 + i % 2, rng.random(),
+                rng.uniform(1e4, 1e6), rng.randrange(200)))
+
+
+@pytest.fixture(scope="module")
+def many(simulated, tmp_path_factory):
+    """A project of twenty tilt series, and tables of 10 000 and 60 000 particles in them."""
+    folder = simulated("tiny", into=tmp_path_factory.mktemp("many"))
+
+    def change(columns):
+        for name, values in columns.items():
+            columns[name] = [values[0]] * 20
+        columns["rlnTomoName"] = ["TS_%03d" % i for i in range(20)]
+
+    rewrite(folder / "tomograms.star", change)
+    for count in (10000, 60000):
+        write_many(folder / ("%d.star" % count), count, 20)
+    return folder
+
+
+def peak(words):
+    """Largest memory of a command, bytes, and what it says."""
+    pid = os.fork()
+    if pid == 0:
+        log = os.open(words[-1] + ".log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.execv(sys.executable, [sys.executable, "-m", "tomoexport", *words])
+    _, status, used = os.wait4(pid, 0)
+    with open(words[-1] + ".log") as file:
+        said = file.read()
+    assert status == 0, said
+    return used.ru_maxrss * 1024, said
+
+
+def commands(folder, count):
+    """A command per verb on so many particles."""
+    table, series = str(folder / ("%d.star" % count)), ["--tomograms", str(folder / "tomograms.star")]
+    return {
+        "check": ["check", "subtomo", *series, "--particles", table, *faults.BOX],
+        "duplicates": ["duplicates", *series, "--particles", table, "--distance", "20"],
+        "intersect": ["intersect", *series, "--old", table, "--new", table, "--tolerance", "5"],
+        "only project": ["pseudosubtomo", *series, "--particles", table, "--binning", "2", "--box", "16",
+                         "--only-project", "--threads", "1"]}
+
+
+@pytest.mark.parametrize("verb", ["check", "duplicates", "intersect", "only project"])
+def test_F26_memory_grows_by_less_than_is_promised(many, tmp_path, verb):
+    few, more = (peak([*commands(many, count)[verb], "--output", str(tmp_path / str(count))])
+                 for count in (10000, 60000))
+    tables = 2 if verb == "intersect" else 1
+    assert (more[0] - few[0]) / 50000 < ROW * tables, (few[0], more[0])
+
+
+def test_rows_of_others_make_no_difference(simulated, tmp_path):
+    """A job for one tilt series reads its own rows, and plans what the whole run plans, for every source."""
+    data, chosen = simulated("tiny"), {"pixel_size": 16.0, "box": 16, "diameter": 140.0}
+    seen = 0
+    for name in SOURCES:
+        found = described(name, data, tmp_path / name)
+        given = {flag[2:].replace("-", "_"): value for flag, value in found.truth.items()
+                 if flag in ("--tomogram-size", "--allow-loss")}
+        for verb, more in (("subtomo", chosen), ("pseudosubtomo", {"binning": 2.0, "box": 16})):
+            if name.startswith("imod") and verb == "subtomo":
+                continue  # without CTF
+            without = {"ctf": False, "voltage": 300.0, "cs": 2.7, "amplitude_contrast": 0.07} if name.startswith(
+                "imod") else {}
+            values = options.from_dict(verb, dict(more, **given, **without, tomograms=found.tomograms,
+                                                  particles=found.particles))
+            whole = runner.plan(verb, values)
+            for unit in whole.units:
+                own, = runner.plan(verb, values, [unit.name]).units
+                assert (own.fingerprint, own.facts) == (unit.fingerprint, unit.facts), (name, verb, unit.name)
+                seen += not unit.error
+    assert seen > 20
+
+
+def test_fifty_thousand_particles_in_one_tomogram(simulated, tmp_path):
+    folder = simulated("tiny", into=tmp_path / "data")
+    rewrite(folder / "tomograms.star", lambda columns: columns.update(rlnTomoName=["TS_000", "TS_001"]))
+    write_many(folder / "many.star", 50000, 1)
+    assert peak(["pseudosubtomo", "--tomograms", str(folder / "tomograms.star"), "--particles",
+                 str(folder / "many.star"), "--binning", "2", "--box", "16", "--only-project", "--threads", "1",
+                 "--output", str(tmp_path / "out")])[0] < 500e6
+
+
+def test_an_image_of_20000_x_20000_pixels(tmp_path):
+    """Read section by section: 1.6 GB each, and no copy of the whole file."""
+    path = str(tmp_path / "large.mrc")
+    mrc.write(path, np.zeros((1, 4, 4), np.float32), 1.0, kind="stack")
+    with open(path, "r+b") as file:
+        header = np.frombuffer(file.read(1024), np.uint8).copy()
+        header.view(np.int32)[:3] = header.view(np.int32)[7:10] = 20000, 20000, 1
+        file.seek(0)
+        file.write(header.tobytes())
+        file.truncate(1024 + 4 * 20000 ** 2)  # holes: it takes no room
+    code = ("from tomoexport.io import mrc; stack = mrc.open_stack(%r); image = stack.read(0); "
+            "print(image.shape, image.any())" % path)
+    ended = subprocess.run([sys.executable, "-c", "import resource; resource.setrlimit(resource.RLIMIT_AS, (%d, %d)); "
+                            % (3 << 30, 3 << 30) + code], capture_output=True, text=True)
+    assert ended.stdout.strip() == "(20000, 20000) False", ended.stderr
+
+
+def test_F39_no_place_for_compiled_kernels(simulated, tmp_path):
+    """Nor more than one core."""
+    data = simulated("tiny")
+    environment = dict(os.environ, NUMBA_CACHE_DIR="/dev/null/nowhere", OMP_NUM_THREADS="1")
+    words = ["subtomo", "--tomograms", str(data / "tomograms.star"), "--particles", str(data / "particles.star"),
+             *faults.BOX, "--output", str(tmp_path)]
+    ended = subprocess.run([sys.executable, "-c", "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+                            "import sys; from tomoexport import cli; sys.exit(cli.main(sys.argv[1:]))", *words],
+                           env=environment, capture_output=True, text=True)
+    assert ended.returncode == 0 and (tmp_path / "particles.star").exists(), ended.stderr
+
+
+@pytest.mark.parametrize("verb", ["duplicates", "intersect"])
+def test_F26_the_plan_tells_how_much_memory_it_takes(many, tmp_path, verb):
+    """Within 20 % of what is taken."""
+    words = commands(many, 60000)[verb]
+    _, said = peak(["check", *words, "--output", str(tmp_path / "check")])
+    number, unit = re.search(r"memory ([\d.]+) (MB|GB)", said).groups()
+    told = float(number) * {"MB": 1e6, "GB": 1e9}[unit]
+    taken, _ = peak([*words, "--output", str(tmp_path / "out")])
+    assert 0.8 < told / taken < 1.25, (told, taken)
