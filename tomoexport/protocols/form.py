@@ -90,6 +90,11 @@ def addCompute(form, verb, threads):
                        "on per GPU of this list, as threads allow. Without a GPU, choose No to work on several at once "
                        "on the CPU.")
     addOptions(form, verb, *[name for name in COMPUTE if name in known])
+    if issubclass(VERBS[verb], TiltSeriesOptions):
+        form.addParam("seriesPerJob", IntParam, default=1, expertLevel=LEVEL_ADVANCED, label="Tilt series per job",
+                      validators=[Range(1, 10000, "Give at least one tilt series per job")],
+                      help="Every job starts Python and reads tables, some seconds: where a tilt series takes no "
+                      "longer, several in a job save time, above all in a queue. They are worked on one after another.")
     form.addParallelSection(threads=threads, mpi=0)
 
 

@@ -41,7 +41,7 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
                 value = str(attribute.get())
                 if os.path.isfile(value):  # what is in a file counts, not its name alone
                     value = [value, Path(value)]
-            if name not in (USE_GPU, GPU_LIST, "numberOfThreads", "numberOfMpi", "threads", "device"):
+            if name not in (USE_GPU, GPU_LIST, "numberOfThreads", "numberOfMpi", "threads", "device", "seriesPerJob"):
                 values[name] = value
         return fingerprint(values)
 

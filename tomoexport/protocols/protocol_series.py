@@ -27,8 +27,11 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
         failures = {name: self._failures(name).get("attempts", 0) for name in names}
         total = sum(failures.values())
         first = self._insertFunctionStep(self.convertInputStep, key, total, prerequisites=[], needsGPU=False)
-        runs = [self._insertFunctionStep(self.runSeriesStep, name, key, failures[name], prerequisites=[first],
-                                         needsGPU=self.usesGpu() and not self.useQueueForSteps()) for name in names]
+        count = max(1, self.seriesPerJob.get() or 1)
+        jobs = [names[i:i + count] for i in range(0, len(names), count)]
+        runs = [self._insertFunctionStep(self.runSeriesStep, job if len(job) > 1 else job[0], key,
+                                         sum(failures[name] for name in job), prerequisites=[first],
+                                         needsGPU=self.usesGpu() and not self.useQueueForSteps()) for job in jobs]
         self._insertFunctionStep(self.createOutputStep, key, total, prerequisites=runs, needsGPU=False)
 
     # --------------------------- STEPS functions -----------------------------
@@ -40,20 +43,33 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
             write_json(self._getExtraPath("key.json"), key)
         self._convertInput(self._seriesIds())
 
-    def runSeriesStep(self, name, key, attempt):
-        """Run the job of one tilt series, and look at what it left: a queue does not tell whether a job failed."""
-        if self._failures(name).get("stage") == "input":
+    def runSeriesStep(self, names, key, attempt):
+        """Run the job of a tilt series, or of several, and look at what it left: a queue does not tell of failures."""
+        names = [name for name in ([names] if isinstance(names, str) else names)
+                 if self._failures(name).get("stage") != "input"]
+        if not names:
+            return
+        error = None
+        try:
+            more = "_and_%d_more" % (len(names) - 1) if len(names) > 1 else ""
+            self._runJob(dict(self._job(), series=names), safe_stem(names[0]) + more)
+        except Exception as raised:  # one tilt series does not stop the others
+            error = raised
+        for name in names:
+            self._judge(name, error)
+
+    def _judge(self, name, error):
+        """Record whether a job has done a tilt series; ``error``: how the job ended."""
+        result = self._result(name)
+        if result.get("status") not in ("done", "skipped"):
+            self._setFailure(name, result.get("error") or str(
+                error or "%s: its job left no result. Look at the output log." % name), "job")
             return
         try:
-            self._runJob(dict(self._job(), series=[name]), safe_stem(name))
-            result = self._result(name)
-            if result.get("status") not in ("done", "skipped"):
-                raise RuntimeError("%s: its job left no result. Look at the output log." % name)
             self._checkResult(result)
             self._setFailure(name)
-        except Exception as error:  # one tilt series does not stop the others
-            result = self._result(name)
-            self._setFailure(name, result["error"] if result.get("status") == "failed" else str(error), "job")
+        except Exception as raised:
+            self._setFailure(name, str(raised), "job")
 
     def _collect(self):
         """Run the job that merges tables and draws the report."""
