@@ -2,7 +2,10 @@
 
 import signal
 import threading
+import time
 from contextlib import contextmanager
+
+_PATIENCE = 20.0  # seconds in which it should have ended
 
 
 class Terminated(KeyboardInterrupt):
@@ -13,8 +16,9 @@ class Terminated(KeyboardInterrupt):
 def on_signals():
     """Within a block, raise `Terminated` at SIGTERM, and live on when the terminal is closed.
 
-    A second SIGTERM changes nothing: schedulers send one to every process of a job and then to its group, and what
-    tidies up must not be interrupted. Outside the main thread, where signals cannot be handled, nothing changes.
+    Further SIGTERMs in the next seconds change nothing: schedulers send one to every process of a job and then to its
+    group, and what tidies up must not be interrupted. Outside the main thread, where signals cannot be handled, nothing
+    changes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -23,9 +27,9 @@ def on_signals():
     stopped = []
 
     def terminate(number, frame):
-        stopped.append(number)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        raise Terminated("SIGTERM")
+        if not stopped or time.monotonic() - stopped[-1] > _PATIENCE:
+            stopped.append(time.monotonic())
+            raise Terminated("SIGTERM")
 
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     # Whoever ignored one wants it ignored, as nohup does.
@@ -37,5 +41,7 @@ def on_signals():
         yield
     finally:
         for number, handler in before.items():
-            if handler is not None and number not in stopped:  # whoever is stopped ends, and is not stopped twice
+            if stopped and number == signal.SIGTERM:
+                signal.signal(number, signal.SIG_IGN)  # it ends now, with its own exit code
+            elif handler is not None:
                 signal.signal(number, handler)

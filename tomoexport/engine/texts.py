@@ -97,8 +97,12 @@ class Texts(Sequence[str]):
         -------
         list of str
         """
-        return [self._chunk(i // _CHUNK)[i % _CHUNK] for i in (index.tolist() if isinstance(index, np.ndarray) else
-                                                               index)]
+        wanted = np.asarray(index, np.int64)
+        jumps = np.count_nonzero(np.diff(wanted // _CHUNK))
+        if jumps > 2 * len(self._chunks):  # from chunk to chunk: each is unpacked once
+            values = list(self)
+            return [values[i] for i in wanted.tolist()]
+        return [self._chunk(i // _CHUNK)[i % _CHUNK] for i in wanted.tolist()]
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, (Texts, list, tuple)):

@@ -59,6 +59,16 @@ def watched(watcher):
         _watchers.remove(watcher)
 
 
+def is_watched():
+    """Tell whether anybody is told what is written in this process.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(_watchers)
+
+
 def _watching(folder):
     return [one for one in tuple(_watchers) if folder == one.folder or folder.startswith(one.folder + os.sep)]
 
@@ -158,7 +168,7 @@ def together(publish=None):
             yield
         finally:
             files, _set.files = _set.files, None
-        last = {final: temp for temp, final in files}  # of a file that was written twice
+        last = {final: temp for temp, final in files}  # of a file that was written twice; None for one that goes
         order = [final for final in dict.fromkeys(final for _, final in reversed(files))][::-1]
         if publish is None:
             _appear(order, last)
@@ -167,15 +177,30 @@ def together(publish=None):
                 _appear(order, last)
     finally:
         for temp, _ in files:
-            _discard(temp)
+            if temp:
+                _discard(temp)
 
 
 def _appear(order, temporary):
     remove(reversed(order))
     for final in order:
-        os.replace(temporary[final], final)
+        if temporary[final]:
+            os.replace(temporary[final], final)
     for folder in {os.path.dirname(final) for final in order}:
         sync_folder(folder)
+
+
+def gone(path):
+    """Remove a file if it is there: within `together` when the others appear, otherwise at once.
+
+    Parameters
+    ----------
+    path : str
+    """
+    if getattr(_set, "files", None) is None:
+        remove([path])
+    else:
+        _set.files.append((None, os.path.abspath(path)))
 
 
 def remove(paths):

@@ -13,6 +13,7 @@ from ..errors import InputError
 from .paths import safe_stem
 
 FOLDER = ".tomoexport"
+_WHOLE = ".folder"  # no stem of a name begins so
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES)
 
 
@@ -41,7 +42,7 @@ def lock(folder, unit="", wait=0.0):
         anywhere.
     """
     os.makedirs(os.path.join(folder, FOLDER), exist_ok=True)
-    path = os.path.join(folder, FOLDER, (safe_stem(unit) if unit else "folder") + ".lock")
+    path = os.path.join(folder, FOLDER, (safe_stem(unit) if unit else _WHOLE) + ".lock")
     with os.fdopen(open_own(path), "r+", encoding="utf-8", errors="replace") as handle:
         _take(handle, folder, unit, wait)
         handle.seek(0)

@@ -122,6 +122,19 @@ class Manifest:
         """
         return bool(self._read(unit))
 
+    def lost(self, unit):
+        """Tell whether outputs that a record names are not there, or have another size.
+
+        Parameters
+        ----------
+        unit : str
+
+        Returns
+        -------
+        bool
+        """
+        return not self.done(unit, self._read(unit).get("fingerprint"))
+
     def changes(self, unit, depends):
         """What differs between the inputs and options of a record and others.
 

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from itertools import count
 
 from ..errors import InputError
 from . import atomic
@@ -14,7 +15,7 @@ from .lock import FOLDER, lock, open_own
 from .paths import relative_to
 from .plainfile import open_plain
 
-_JOURNAL = "temporary-"
+_JOURNAL, _number = "temporary-", count()
 #: Where locks do not reach other computers, one that works there seems dead: seconds without a sign of life.
 _SILENT = 900
 _WAIT = 60.0  # seconds that a process needs at most to let its tables appear
@@ -32,6 +33,8 @@ class Outputs:
         Exists.
     verb : str
         Whose tables they are: what other operations collected in the folder names other files.
+    expected : sequence of str
+        Tables that it is going to write: theirs, too, where nothing is known of earlier runs.
 
     Raises
     ------
@@ -39,13 +42,14 @@ class Outputs:
         If the list of tables is damaged.
     """
 
-    def __init__(self, folder, verb):
-        self.folder = os.path.abspath(folder)
+    def __init__(self, folder, verb, expected=()):
+        self.folder, self._expected = os.path.abspath(folder), list(expected)
         self._own = os.path.join(self.folder, FOLDER)
         self._list = os.path.join(self._own, "tables", verb + ".json")
         self.tables()
+        self._known = "", []  # time of the list, and the tables
         self._journal, self._noted = None, set()
-        self._lock, self._withdrawn = threading.Lock(), False
+        self._lock = threading.Lock()
 
     def __enter__(self):
         os.makedirs(self._own, exist_ok=True)
@@ -56,6 +60,9 @@ class Outputs:
 
     def __exit__(self, *error):
         self._context.__exit__(*error)
+        if error[0] is not None and not atomic.is_watched():  # nothing of ours is at work any more
+            for folder in self._noted:
+                self._remove_temporary(folder, atomic.token())
         with self._lock:
             if self._journal is not None:
                 try:
@@ -82,13 +89,9 @@ class Outputs:
             return
         with self._lock:
             if self._journal is None:
-                self._journal_path = os.path.join(self._own, "%s%s-%s.txt" % (
-                    _JOURNAL, atomic.token(), socket.gethostname().replace("/", "_")))
-                self._journal = open_own(self._journal_path)
-                try:
-                    fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError:
-                    pass  # no locks here: see `_alive`
+                self._journal_path = os.path.join(self._own, "%s%s-%d-%s.txt" % (
+                    _JOURNAL, atomic.token(), next(_number), socket.gethostname().replace("/", "_")))
+                self._journal = _held(self._journal_path)
             os.write(self._journal, (relative_to(folder, self.folder) + "\n").encode("utf-8", "surrogateescape"))
             os.fsync(self._journal)
             self._noted.add(folder)
@@ -104,7 +107,7 @@ class Outputs:
 
     def _sweep(self, name):
         path = os.path.join(self._own, name)
-        pid, mark, host = (name[len(_JOURNAL):-4].split("-", 2) + ["", ""])[:3]
+        pid, mark, _, host = (name[len(_JOURNAL):-4].split("-", 3) + ["", "", ""])[:4]
         word = "%s-%s" % (pid, mark)
         handle = open_own(path)
         try:
@@ -115,8 +118,8 @@ class Outputs:
                 folders = [os.path.normpath(os.path.join(self.folder, line)) for line in text.read().split("\n")[:-1]]
             for folder in folders:
                 inside = folder == self.folder or folder.startswith(self.folder + os.sep)
-                if inside and "\0" not in folder and os.path.isdir(folder):
-                    left += [os.path.join(folder, one) for one in os.listdir(folder) if atomic.is_temporary(one, word)]
+                if inside and "\0" not in folder:
+                    left += _temporary_in(folder, word)
             far = host != socket.gethostname()
             if far and any(time.time() - os.lstat(one).st_mtime < _SILENT for one in left + [path]):
                 return
@@ -125,6 +128,11 @@ class Outputs:
             os.unlink(path)
         finally:
             os.close(handle)
+
+    @staticmethod
+    def _remove_temporary(folder, word):
+        for one in _temporary_in(folder, word):
+            _unlink(one)
 
     # ---- tables
 
@@ -135,15 +143,27 @@ class Outputs:
         ----------
         path : str
         """
-        with self._lock:
-            if not self._withdrawn:
+        # Looked at each time: another run may have collected tables meanwhile.
+        if any(map(os.path.lexists, self._paths())):
+            with self._lock:
                 self.withdraw()
-                self._withdrawn = True
 
     def withdraw(self):
         """Remove the tables of earlier runs: what they name is about to be of two kinds."""
         with lock(self.folder, wait=_WAIT):
-            atomic.remove(os.path.join(self.folder, name) for name in reversed(self.tables()))
+            atomic.remove(reversed(self._paths()))
+
+    def _paths(self):
+        """Every table that may name files here."""
+        try:
+            when = os.stat(self._list).st_mtime_ns
+        except OSError:
+            when = None
+        if self._known[0] != when:
+            names = self.tables()
+            self._known = when, [os.path.join(self.folder, name) for name in names + [
+                name for name in self._expected if name not in names]]
+        return self._known[1]
 
     @contextmanager
     def collecting(self, still=lambda: None):
@@ -168,9 +188,6 @@ class Outputs:
 
         with atomic.together(publish):
             yield
-        with self._lock:
-            self._withdrawn = False
-
     def tables(self):
         """Every table that this operation ever collected here.
 
@@ -190,6 +207,29 @@ class Outputs:
             raise InputError(self._list, "this list of tables of earlier runs is damaged", "Remove it, and those "
                              "tables in %s: what they name may be replaced" % self.folder)
         return [name for name in names if not os.path.isabs(name) and ".." not in name.split(os.sep)]
+
+
+def _held(path):
+    """Make a journal, and lock it before anybody takes it for one of a dead process."""
+    while True:
+        handle = open_own(path)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            return handle  # no locks here: see `_alive`
+        try:
+            if os.path.samestat(os.fstat(handle), os.stat(path)):
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)  # it was swept between the two
+
+
+def _temporary_in(folder, word):
+    """Temporary files of a process in a folder."""
+    if not os.path.isdir(folder):
+        return []
+    return [os.path.join(folder, one) for one in os.listdir(folder) if atomic.is_temporary(one, word)]
 
 
 def _unlink(path):

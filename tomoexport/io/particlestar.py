@@ -51,7 +51,10 @@ def particle_table(path, only=None):
     InputError
         If no block has particles, or a row names an optics group that is not there.
     """
-    source = star.read(path, _of_series(only) if only else None)
+    endings = set()
+    source = star.read(path, _of_series(only, endings) if only else None)
+    if len(endings) > 1:
+        return particle_table(path)  # names of several kinds: all rows together tell the dialect
     optics = source.find("optics")
     table = next((block for block in source if block is not optics and not block.is_list
                   and (species.is_species(block) or any(map(block.has, NAMES + CENTRED + CORNER)))), None)
@@ -73,17 +76,21 @@ def particle_table(path, only=None):
     return table.extended([optics.columns[i] for i in new], (rows[group] for group in of_particles)), optics
 
 
-def _of_series(only):
-    """For `star.read`: which rows may be of some tilt series, whatever folder or ending their names have."""
+def _of_series(only, endings):
+    """For `star.read`: which rows may be of some tilt series, whatever folder or ending their names have.
+
+    ``endings`` becomes the set of answers to whether names end as WarpTools' do.
+    """
     bare, known = {bare_name(name) for name in only}, {}
 
     def choose(columns):
         name = next((name for name in NAMES if name in columns), None)
-        if name is None or "rlnVoltage" in columns and not set(CENTRED + CORNER) & set(columns):
-            return None  # not a table of particles, or one that tells them otherwise
+        if name is None or not set(CENTRED + CORNER) & set(columns) or species.COORDINATE[0] + "1" in columns:
+            return None  # not a table of particles, or M's, which tells them otherwise
 
         def wanted(text):
             if text not in known:
+                endings.add(text.endswith(".tomostar"))
                 known[text] = text in only or bare_name(text) in bare
             return known[text]
 

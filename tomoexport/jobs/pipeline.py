@@ -138,7 +138,8 @@ class Pipeline:
     def _fail(self, error, drop=False):
         """Let no new batch begin and, if asked or at an interrupt, write no more."""
         with self._failing:
-            if self._error is None:
+            # Being stopped is more than a failure that came before.
+            if self._error is None or isinstance(self._error, Exception) and not isinstance(error, Exception):
                 self._error = error
         self._drop = self._drop or drop or not isinstance(error, Exception)
         self._halt = True

@@ -289,8 +289,7 @@ def collect(options, results):
         return out
     if not rows:
         for path in (table, whole):
-            if os.path.exists(path):
-                os.remove(path)  # of an earlier run; it names particles that this one did not extract
+            atomic.gone(path)  # of an earlier run; it names particles that this one did not extract
         return out
     chosen = particles.select(np.array(rows, int))
     entries = [entries[i] for i in rows]

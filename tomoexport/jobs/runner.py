@@ -26,7 +26,7 @@ from ..io.plainfile import open_plain
 from ..io.species import read_species
 from .contract import Verb
 from .memory import budget
-from .plan import Problem, size
+from .plan import Problem, size, state
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ def plan(verb, options, only=None, chosen=None):
         If the inputs cannot be read at all; what concerns a part of them is a problem of the plan.
     """
     with _explaining(options.output):
-        planned = verb_module(verb).plan(options_module.check(options), only)
+        planned = _planned(verb, options, only)
     planned.problems += [] if chosen is None else _nobody_chose(options, chosen)
     if options.output:
         try:
@@ -108,6 +108,19 @@ def plan(verb, options, only=None, chosen=None):
             planned.done = len(planned.units) - len(left)
         except InputError as error:
             planned.problems.append(Problem("error", error.item, error.cause, error.remedy))
+    return planned
+
+
+def _planned(verb, options, only=None):
+    """The plan of a verb, whose units know the files of its options as they were before they were read."""
+    named = [getattr(options, spec.name) for spec in fields(options) if spec.metadata["kind"] == "input"]
+    before = {path: state(path) for path in named if path and os.path.isfile(path)}
+    planned = verb_module(verb).plan(options_module.check(options), only)
+    for path, known in before.items():
+        if not os.path.isfile(path) or state(path) != known:
+            raise InputError(path, "it has changed while it was read", "Run again when it is complete")
+    for unit in planned.units:
+        unit.inputs.update(before)
     return planned
 
 
@@ -191,7 +204,7 @@ def _run(job, options, chosen):
         raise _all_failed([(r["ts_id"], r["error"]) for r in results])
     if collect:
         if only or part is not None or not results:
-            planned = verb_module(verb).plan(options_module.check(options))
+            planned = _planned(verb, options)
             planned.raise_errors()
             results = [_recorded(options, unit) for unit in planned.units]
         out["collected"] = _collect(verb, options, planned, results)
@@ -295,8 +308,13 @@ def _work(verb, options, planned, only, part):
     if part is not None:
         planned = _part(planned, *part)
     os.makedirs(options.output, exist_ok=True)
-    with Outputs(options.output, verb):
-        return _settle_all(module, options, planned)
+    with Outputs(options.output, verb, _tables(module, options)) as outputs:
+        return _settle_all(module, options, planned, outputs)
+
+
+def _tables(module, options):
+    """Tables that a verb is going to write, relative to the output folder."""
+    return list(module.VERB.writes(options)) if hasattr(module, "VERB") else []
 
 
 def _check_part(job, options):
@@ -318,7 +336,8 @@ def _part(planned, number, count):
     return replace(planned, units=units)
 
 
-def _settle_all(module, options, planned):
+def _settle_all(module, options, planned, outputs):
+    """Results of all units of a plan, in its order."""
     results = [_settle(unit, options) for unit in planned.units]
     left = [i for i, result in enumerate(results) if result is None]
     if left:
@@ -334,13 +353,13 @@ def _settle_all(module, options, planned):
         def work(i, backend):
             if shares:
                 log.info("%s: begun on %s", planned.units[i].name, backend.describe())
-            results[i] = _settle(planned.units[i], shares.get(backend.device, options), module, backend)
+            results[i] = _settle(planned.units[i], shares.get(backend.device, options), module, backend, outputs)
 
         _distribute(left, backends, work)
     return results
 
 
-def _settle(unit, options, module=None, backend=None):
+def _settle(unit, options, module=None, backend=None, outputs=None):
     """Result of a unit: the recorded one if it is done, else a new one; None if there is no backend to make it."""
     with lock(options.output, unit.name):
         path = result_path(options, unit.name)
@@ -349,13 +368,22 @@ def _settle(unit, options, module=None, backend=None):
             return dict(_load(path), status="skipped")
         if backend is None:
             return None
-        Manifest(options.output).forget(unit.name)
+        _renew(unit, options, outputs)
         result = _one(module, unit, options, backend)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         atomic.write_json(path, result, long=True)
         if result["status"] == "done":
             Manifest(options.output).record(unit.name, unit.fingerprint, result["files"] + [path], unit.depends)
         return result
+
+
+def _renew(unit, options, outputs):
+    """Forget what is recorded of a unit; tables go at once if files that they name are gone, and none is replaced."""
+    manifest, before = Manifest(options.output), _load(result_path(options, unit.name))
+    lost = manifest.lost(unit.name) if manifest.known(unit.name) else before is not None and before["status"] == "done"
+    manifest.forget(unit.name)
+    if lost and not unit.error:
+        outputs.withdraw()
 
 
 def _distribute(items, backends, work):

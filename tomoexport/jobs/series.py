@@ -13,7 +13,7 @@ from ..engine.poses import zyz_from_matrix
 from ..engine.preprocess import rescaled_shape
 from ..engine.series import MARGIN, extract_series, setup_series
 from ..errors import InputError
-from ..io import exportedparticles, mrc, particlestar, seriesstar, warptoolsset
+from ..io import atomic, exportedparticles, mrc, particlestar, seriesstar, warptoolsset
 from ..io.paths import safe_stem
 from ..io.star import as_text
 from ..io.statements import WEIGHTS, Statement
@@ -344,8 +344,7 @@ def collect(options, results):
     out = {"star": None, "exported": None, "kept": len(chosen), "images": 0, "advice": [], "dropped": dropped}
     if not len(chosen):
         for path in {star, listed} | set(_tables(options)):
-            if os.path.exists(path):
-                os.remove(path)  # of an earlier run; it names particles that this one did not export
+            atomic.gone(path)  # of an earlier run; it names particles that this one did not export
         return out
     if options.form == "optimisation-set":  # which has the particles of a tilt series together
         rank = {name: i for i, name in enumerate(dict.fromkeys(chosen.names()))}
@@ -353,8 +352,7 @@ def collect(options, results):
         chosen, entries = chosen.select(order), [entries[i] for i in order]
     else:
         for path in set(warptoolsset.names(star)) - {star}:
-            if os.path.exists(path):
-                os.remove(path)  # of an earlier run in the other form; it names a table of particles
+            atomic.gone(path)  # of an earlier run in the other form; it names a table of particles
     groups, counts = [entry["group"] for entry in entries], [entry["tilts"] for entry in entries]
     report.particles_per_tomogram(dict(Counter(chosen.names())), os.path.join(folder, "particles_per_tomogram.png"))
     report.tilts_per_particle(counts, os.path.join(folder, "tilts_per_particle.png"))

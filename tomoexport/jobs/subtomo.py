@@ -21,7 +21,7 @@ from ..engine.subtomo import (
 from ..engine.trilinear import reconstruct_trilinear, windows_at
 from ..engine.turn import turn_series
 from ..errors import InputError
-from ..io import mrc, subtomostar
+from ..io import atomic, mrc, subtomostar
 from ..io.paths import safe_stem
 from . import report
 from .batches import CUDA_BYTES
@@ -326,8 +326,7 @@ def collect(options, results):
     out = {"star": None, "kept": len(chosen), "dropped": dropped}
     star = os.path.join(options.output, options.star)
     if not len(chosen):
-        if os.path.exists(star):
-            os.remove(star)  # of an earlier run; it names particles that this one did not export
+        atomic.gone(star)  # of an earlier run; it names particles that this one did not export
         return out
     if options.prerotate:
         chosen = chosen.prerotated()

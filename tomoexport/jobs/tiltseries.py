@@ -9,6 +9,7 @@ from ..engine.preprocess import prepare_stack
 from ..errors import InputError, UnitError
 from ..io import mrc
 from ..io.given import Given
+from ..io.particlestar import bare_name
 from ..io.project import Project, open_source
 from ..io.tiltseries import ALL
 from ..options import affecting
@@ -120,10 +121,15 @@ def load(verb, options, needs, only=None, size_px=None):
     """
     if not options.tomograms:
         raise InputError("--tomograms", "no file is given", "Name a RELION 5 tomograms.star, or Warp's XML")
+    begun = {options.tomograms: state(options.tomograms)} if os.path.isfile(options.tomograms) else {}
     opened = open_source(options.tomograms, given(options, size_px))
-    # Names of particles depend on all tilt series where each has a file of its own.
-    some = only and not getattr(options, "per_series", False)
-    project = Project(opened, [name for name in opened.names if name in only] if some else opened.names)
+    # Names of particles depend on all tilt series where each has a file of its own, and where names are much alike.
+    some = only and not getattr(options, "per_series", False) and len(opened.names) == len(
+        set(map(bare_name, opened.names)))
+    chosen = [name for name in opened.names if name in only] if some else opened.names
+    for path in {path for name in chosen for path in opened.files(name) if os.path.exists(path)} - set(begun):
+        begun[path] = state(path)  # before they are read: what changes then is found
+    project = Project(opened, chosen)
     problems = [Problem("warning", options.tomograms, note) for note in project.notes]
     problems += [Problem("warning", name, "left out, %s" % reason) for name, reason in project.left_out.items()]
     for name in only or []:
@@ -140,7 +146,7 @@ def load(verb, options, needs, only=None, size_px=None):
             if name in project.faults:
                 raise project.faults[name]
             _complete(unit, series[name], verb, options, needs, problems)
-            unit.inputs = {path: state(path) for path in project.files(name) + sorted(
+            unit.inputs = {path: begun.get(path) or state(path) for path in project.files(name) + sorted(
                 {path for kind in needs.images for path, _ in getattr(unit.series, kind) or ()})}
         except InputError as error:
             unit.error = Problem("failed", error.item, error.cause, error.remedy)

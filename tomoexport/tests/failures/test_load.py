@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tomoexport import options
-from tomoexport.io import mrc
+from tomoexport.io import mrc, particlestar
 from tomoexport.jobs import runner
 from tomoexport.tests.failures import faults
 from tomoexport.tests.sources import SOURCES, described, rewrite
@@ -156,3 +156,30 @@ def test_F26_the_plan_tells_how_much_memory_it_takes(many, tmp_path, verb):
     told = float(number) * {"MB": 1e6, "GB": 1e9}[unit]
     taken, _ = peak([*words, "--output", str(tmp_path / "out")])
     assert 0.8 < told / taken < 1.25, (told, taken)
+
+
+def test_names_of_several_kinds_are_read_as_in_the_whole_table(simulated, tmp_path):
+    """Whether a table is WarpTools' shows in all of its names; and M's names are not RELION's."""
+    found = described("warptools_tables", simulated("tiny"), tmp_path / "warptools")
+    rewrite(found.particles, lambda columns: columns.update(rlnTomoName=[
+        name if name.startswith("TS_01") else name.replace(".tomostar", "") for name in columns["rlnTomoName"]]))
+    for only in ("TS_01", "TS_02"):
+        whole, own = (particlestar.particle_table(found.particles, names)[0] for names in (None, [only]))
+        assert own.rows == whole.rows
+    m = tmp_path / "m.star"
+    labels = ["wrpCoordinate%s1" % axis for axis in "XYZ"] + ["wrpSourceName", "rlnTomoName"]
+    m.write_text("data_\n\nloop_\n" + "".join("_%s\n" % label for label in labels)
+                 + "1 2 3 TS_01.tomostar null\n4 5 6 TS_02.tomostar null\n")
+    assert len(particlestar.particle_table(str(m), ["TS_01"])[0]) == 2
+
+
+def test_series_of_one_bare_name_keep_their_own_particles(simulated, tmp_path):
+    folder = simulated("tiny", into=tmp_path / "data")
+    for name in ("tomograms.star", "particles.star"):
+        rewrite(folder / name, lambda columns: columns.update(rlnTomoName=[
+            {"TS_01": "TS_1", "TS_02": "TS_1.mrc"}[one] for one in columns["rlnTomoName"]]))
+    values = options.from_dict("subtomo", {"tomograms": str(folder / "tomograms.star"), "particles": str(
+        folder / "particles.star"), "pixel_size": 16.0, "box": 16, "diameter": 140.0})
+    for unit in runner.plan("subtomo", values).units:
+        own, = runner.plan("subtomo", values, [unit.name]).units
+        assert own.fingerprint == unit.fingerprint

@@ -384,3 +384,112 @@ def test_a_file_longer_than_its_header_says_is_told(project):
 def test_every_verb_that_reads_particles_is_here():
     classes = {verb for verb, one in options.VERBS.items() if issubclass(one, options.TiltSeriesOptions)}
     assert classes == set(PARTICLE_VERBS) | {"reconstruct"}
+
+
+# ----------------------------------------------------------------------------------------- found by another's reading
+
+@pytest.mark.parametrize("verb", PARTICLE_VERBS)
+def test_a_table_that_changes_while_it_is_read(project, verb, monkeypatch):
+    """Its state is that of before the reading, and not of after."""
+    from tomoexport.io import star as reader
+    read = reader.read
+
+    def edited(path, *more):
+        out = read(path, *more)
+        if path == project.particles:
+            monkeypatch.setattr(reader, "read", read)
+            move_a_particle(project)
+        return out
+
+    monkeypatch.setattr(reader, "read", edited)
+    with pytest.raises(InputError, match="particles.star: it has changed while it was read"):
+        runner.run(job_of(project, verb))
+    assert runner.run(job_of(project, verb))["failed"] == []
+
+
+def test_a_table_of_tilts_that_changes_while_it_is_read(project, monkeypatch):
+    from tomoexport.io import star as reader
+    read = reader.read
+
+    def edited(path, *more):
+        out = read(path, *more)
+        if path == project.tilts("TS_02"):
+            monkeypatch.setattr(reader, "read", read)
+            text = Path(path).read_text()
+            Path(path).write_text(text + "\n")
+        return out
+
+    monkeypatch.setattr(reader, "read", edited)
+    out = project.run("subtomo")
+    assert out["failed"] == ["TS_02"] and "it has changed since the work was planned" in out["results"][1]["error"]
+
+
+def test_volumes_that_were_removed_leave_no_table_over_new_ones(project, monkeypatch):
+    """Nothing is replaced then: all the same the table of before goes."""
+    project.run("subtomo", star="first.star")
+    for path in Path(project.out, "subtomo", "TS_02").glob("*.mrc"):
+        path.unlink()
+    module = runner.verb_module("subtomo")
+    execute = module.execute
+
+    def stopped(unit, *more):
+        if unit.name == "TS_02":
+            execute(unit, *more)
+            raise KeyboardInterrupt
+        return execute(unit, *more)
+
+    monkeypatch.setattr(module, "execute", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        project.run("subtomo", star="first.star")
+    assert list(Path(project.out, "subtomo", "TS_02").glob("*.mrc"))
+    assert not Path(project.out, "first.star").exists()
+
+
+def test_a_folder_without_our_records(project, monkeypatch):
+    """Copied without hidden files: the table that is going to be written goes before volumes are replaced."""
+    import shutil
+    project.run("subtomo")
+    shutil.rmtree(os.path.join(project.out, ".tomoexport"))
+    module = runner.verb_module("subtomo")
+    execute = module.execute
+
+    def stopped(unit, *more):
+        execute(unit, *more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "execute", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        project.run("subtomo", invert=False)
+    assert not Path(project.out, "particles.star").exists()
+
+
+def test_a_tilt_series_called_folder(project):
+    for before, name in (("TS_01", "folder"), ("folder", "tables"), ("tables", ".folder")):
+        project.rename(before, name)
+        assert set(project.results("subtomo")) == {name, "TS_02"}
+        assert project.run("subtomo", invert=False)["failed"] == []
+
+
+def test_being_stopped_is_more_than_a_failure_before():
+    from tomoexport.jobs.pipeline import Pipeline
+    pipeline = Pipeline(lambda *a: None, 1, 1, None)
+    pipeline._fail(OSError("full"))
+    pipeline._fail(KeyboardInterrupt())
+    pipeline._fail(OSError("full again"))
+    assert isinstance(pipeline._error, KeyboardInterrupt)
+
+
+def test_a_collecting_that_is_refused_removes_no_table(project, monkeypatch):
+    """Not even where no particle would be left."""
+    project.run("subtomo")
+    module = runner.verb_module("subtomo")
+    collect = module.collect
+
+    def edited(options, results):
+        os.utime(project.particles)
+        return collect(options, [dict(r, particles=[dict(p, kept=False) for p in r["particles"]]) for r in results])
+
+    monkeypatch.setattr(module, "collect", edited)
+    with pytest.raises(InputError, match="it has changed"):
+        project.run("subtomo")
+    assert Path(project.out, "particles.star").exists()

@@ -131,11 +131,11 @@ def test_a_process_on_another_computer_is_given_time(tmp_path):
     """Where locks do not reach it, it may live: its files must have been still for a while."""
     put(tmp_path / "deep", ".x.mrc.tmp-77-abcdefgh-12345678")
     own = tmp_path / ".tomoexport"
-    put(own, "temporary-77-abcdefgh-elsewhere-9.txt", text="deep\n")
+    put(own, "temporary-77-abcdefgh-1-elsewhere-9.txt", text="deep\n")
     with Outputs(str(tmp_path), "verb"):
         assert len(list((tmp_path / "deep").iterdir())) == 1
     long_ago = time.time() - 3600
-    for path in [*(tmp_path / "deep").iterdir(), own / "temporary-77-abcdefgh-elsewhere-9.txt"]:
+    for path in [*(tmp_path / "deep").iterdir(), own / "temporary-77-abcdefgh-1-elsewhere-9.txt"]:
         os.utime(str(path), (long_ago, long_ago))
     with Outputs(str(tmp_path), "verb"):
         assert not list((tmp_path / "deep").iterdir()) and not list(own.glob("temporary-*"))
@@ -146,7 +146,7 @@ def test_a_journal_that_names_anything(tmp_path, text):
     """Only temporary files of that process go, wherever it points."""
     out = tmp_path / "out"
     put(tmp_path / "precious", "kept")
-    put(out / ".tomoexport", "temporary-77-abcdefgh-%s.txt" % os.uname().nodename, text=text)
+    put(out / ".tomoexport", "temporary-77-abcdefgh-1-%s.txt" % os.uname().nodename, text=text)
     with Outputs(str(out), "verb"):
         pass
     assert (tmp_path / "precious" / "kept").read_text() == "new"
