@@ -423,8 +423,14 @@ def _short(name, most=24):
 
 
 def _save(figure, path):
-    """Write the figure, with fewer dots per inch if it would be too large."""
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    """Write the figure."""
+    with staged(path) as temp:
+        with open(temp, "wb") as file:
+            file.write(_drawn(figure))
+
+
+def _drawn(figure):
+    """The figure as PNG, bytes, with fewer dots per inch if it would be too large."""
     dpi = 120
     while True:
         figure.set_dpi(dpi)
@@ -434,8 +440,5 @@ def _save(figure, path):
         buffer = io.BytesIO()
         picture.save(buffer, format="png")
         if buffer.tell() < LIMIT or dpi <= 30:
-            break
+            return buffer.getvalue()
         dpi = max(30, int(0.95 * dpi * np.sqrt(LIMIT / buffer.tell())))
-    with staged(path) as temp:
-        with open(temp, "wb") as file:
-            file.write(buffer.getvalue())
