@@ -15,7 +15,7 @@ from ..io.manifest import fingerprint
 from ..io.motion import read_motion
 from ..options import flag
 from .memory import budget, workers_that_fit
-from .plan import Plan, Problem, size, state
+from .plan import PROCESS_BYTES, Plan, Problem, size, state
 from .statements import unfollowed
 from .tiltseries import first_tilts, hand_of, identity, load, settings
 
@@ -257,9 +257,9 @@ def plan_particles(verb, options, only):
         if workers < threads and not needs.on_gpu:
             unit.facts["threads"] = "%d of %d, for want of memory" % (workers, threads)
         out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
-    # The table, its rows of every tilt series and what is planned of them.
-    out.memory_bytes += int(TABLE_SHARE * sum(os.path.getsize(path) for path in set(tables.values()) or {
-        options.particles}))
+    # The table, its rows of every tilt series and what is planned of them; a small one has room in what a process takes.
+    table_bytes = TABLE_SHARE * sum(os.path.getsize(path) for path in set(tables.values()) or {options.particles})
+    out.memory_bytes += max(0, int(table_bytes) - PROCESS_BYTES // 2)
     if short:
         problems.append(_too_little(max(short), devices, room))
     problems += _nothing_kept(verb, options, units)
