@@ -257,7 +257,7 @@ def plan_particles(verb, options, only):
         if workers < threads and not needs.on_gpu:
             unit.facts["threads"] = "%d of %d, for want of memory" % (workers, threads)
         out.memory_bytes = max(out.memory_bytes, devices * needs.peak(room, threads))
-    # The table, its rows of every tilt series and what is planned of them; a small one has room in what a process takes.
+    # The table, its rows of every tilt series and what is planned of them; a small one is in what a process takes.
     table_bytes = TABLE_SHARE * sum(os.path.getsize(path) for path in set(tables.values()) or {options.particles})
     out.memory_bytes += max(0, int(table_bytes) - PROCESS_BYTES // 2)
     if short:
