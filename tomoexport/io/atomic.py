@@ -50,7 +50,7 @@ def watched(watcher):
     ----------
     watcher : object
         With ``folder``, an absolute path, ``staging(folder)``, called before a temporary file is made in a folder, and
-        ``replacing(path)``, called before a file that tables may name is replaced.
+        ``replacing()``, called before a file that tables may name is replaced.
     """
     _watchers.append(watcher)
     try:
@@ -89,12 +89,8 @@ def staged(path, named=False):
     str
         Temporary name in the same folder, to be written and closed. It is removed if the block raises.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    watching = _watching(folder)
-    for watcher in watching:
-        watcher.staging(folder)
-    temp, final = os.path.join(folder, _temporary(name)), os.path.join(folder, name)
+    final = os.path.abspath(path)
+    temp, watching = _beside(final)
     together_with = getattr(_set, "files", None)
     try:
         yield temp
@@ -104,12 +100,12 @@ def staged(path, named=False):
             return
         if named and os.path.lexists(final):
             for watcher in watching:
-                watcher.replacing(final)
+                watcher.replacing()
         os.replace(temp, final)
     except BaseException:
         _discard(temp)
         raise
-    sync_folder(folder)
+    sync_folder(os.path.dirname(final))
 
 
 @contextmanager
@@ -125,19 +121,21 @@ def scratch(path):
     str
         A name in the same folder, with the same ending. The file is removed in the end.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
-    for watcher in _watching(folder):
-        watcher.staging(folder)
-    temp = os.path.join(folder, _temporary(name)) + os.path.splitext(name)[1]
+    temp = _beside(os.path.abspath(path))[0] + os.path.splitext(path)[1]
     try:
         yield temp
     finally:
         _discard(temp)
 
 
-def _temporary(name):
-    return ".%s.tmp-%s-%s" % (name[:120], token(), uuid.uuid4().hex[:8])
+def _beside(path):
+    """A temporary name in the folder of a file, which is made if absent, and whoever was told of it."""
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    watching = _watching(folder)
+    for watcher in watching:
+        watcher.staging(folder)
+    return os.path.join(folder, ".%s.tmp-%s-%s" % (name[:120], token(), uuid.uuid4().hex[:8])), watching
 
 
 def _discard(temp):

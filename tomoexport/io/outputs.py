@@ -61,8 +61,8 @@ class Outputs:
     def __exit__(self, *error):
         self._context.__exit__(*error)
         if error[0] is not None and not atomic.is_watched():  # nothing of ours is at work any more
-            for folder in self._noted:
-                self._remove_temporary(folder, atomic.token())
+            for one in [one for folder in self._noted for one in _temporary_in(folder, atomic.token())]:
+                _unlink(one)
         with self._lock:
             if self._journal is not None:
                 try:
@@ -129,20 +129,10 @@ class Outputs:
         finally:
             os.close(handle)
 
-    @staticmethod
-    def _remove_temporary(folder, word):
-        for one in _temporary_in(folder, word):
-            _unlink(one)
-
     # ---- tables
 
-    def replacing(self, path):
-        """Take away what may name a file that is going to be replaced; called by `atomic.staged`.
-
-        Parameters
-        ----------
-        path : str
-        """
+    def replacing(self):
+        """Take away what may name a file that is going to be replaced; called by `atomic.staged`."""
         # Looked at each time: another run may have collected tables meanwhile.
         if any(map(os.path.lexists, self._paths())):
             with self._lock:
@@ -188,6 +178,7 @@ class Outputs:
 
         with atomic.together(publish):
             yield
+
     def tables(self):
         """Every table that this operation ever collected here.
 

@@ -68,7 +68,8 @@ class Verb(Protocol):
         options : object
             The verb's options.
         results : list of dict
-            What `execute` returned for every unit that was ever finished, with its ``status``.
+            For every unit of the plan, in its order: what `execute` returned, with its ``status``; of one that failed
+            or was never worked on ``error`` instead.
 
         Returns
         -------
