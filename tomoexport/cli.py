@@ -8,6 +8,7 @@ import sys
 
 from . import __version__, lasting, options, stopping
 from .errors import InputError, TomoexportError
+from .io.atomic import write_text
 from .io.plainfile import open_plain
 
 EXIT_CODES = ("Exit code: 0 all is well; 1 some tilt series failed, the others are finished; 2 nothing could be done: "
@@ -43,6 +44,8 @@ def parser():
     verbs.add_parser("doctor", help="Show versions, the GPU and a self-test of the kernels.")
     run = verbs.add_parser("run", help="Carry out a job file, as the steps of the Scipion protocols do.")
     run.add_argument("job", help="JSON with verb, options and, optionally, series or part, and collect.")
+    run.add_argument("--error-file", metavar="FILE", help="Write the reason here as well if the job fails: a queue "
+                     "keeps what is printed elsewhere.")
     return top
 
 
@@ -83,8 +86,7 @@ def _main(arguments):
     try:
         return _act(given, top)
     except TomoexportError as error:
-        print("error: %s" % error, file=sys.stderr)
-        return 2
+        return _failed(given, str(error))
     except stopping.Terminated:
         print("stopped by SIGTERM; " + _KEPT, file=sys.stderr)
         return 143
@@ -93,9 +95,19 @@ def _main(arguments):
         return 130
     except Exception as error:
         logging.getLogger(__name__).debug("unforeseen", exc_info=True)
-        print("error: an unforeseen %s: %s. Please report it; --verbose has the place." % (
-            type(error).__name__, error), file=sys.stderr)
-        return 2
+        return _failed(given, "an unforeseen %s: %s. Please report it; --verbose has the place." % (
+            type(error).__name__, error))
+
+
+def _failed(given, reason):
+    """Tell why nothing came of it, in a file as well if one is asked for."""
+    print("error: %s" % reason, file=sys.stderr)
+    if getattr(given, "error_file", None):
+        try:
+            write_text(given.error_file, reason)
+        except OSError as error:
+            print("error: %s: %s." % (given.error_file, error.strerror or error), file=sys.stderr)
+    return 2
 
 
 def _act(given, top):

@@ -60,12 +60,14 @@ def tilt_series(ts, ctfs=None, volume_size=None, hand=0, centre=""):
     optics = optics_of(ts)
     ctf, cosine = None, False
     if ctfs is not None:
-        rows = [ctfs.get(k) for k in key]
+        shift, remark = orders_apart(key, ctfs)
+        notes += ["%s: %s" % (ts_id, remark)] if remark else []
+        rows = [ctfs.get(k + shift) for k in key]
         missing = np.array([row is None for row in rows])
         if (missing & used).any():
             notes.append("%s: %d views have no CTF and are excluded (%s)" % (ts_id, (missing & used).sum(),
                                                                            _orders(key, missing & used)))
-        unmatched = sorted(set(ctfs) - set(key))
+        unmatched = sorted(k for k in set(ctfs) - {k + shift for k in key} if ctfs[k] is not None)
         if unmatched:
             notes.append("%s: CTFs without a view are left aside (acquisition order %s)"
                          % (ts_id, ", ".join(str(k) for k in unmatched)))
@@ -150,6 +152,48 @@ def _join_key(ts_id, tilts, notes):
     return [t.index + 1 for t in tilts]
 
 
+def from_zero(orders):
+    """Acquisition orders counted from 0: Scipion's imports count from 1, tables and older imports of ours from 0.
+
+    Parameters
+    ----------
+    orders : sequence of int
+
+    Returns
+    -------
+    list of int
+    """
+    return [int(order) - (min(orders) > 0) for order in orders]
+
+
+def orders_apart(views, ctfs):
+    """Find out whether the acquisition orders of views and of their CTFs begin at different numbers.
+
+    Parameters
+    ----------
+    views, ctfs : collection of int
+
+    Returns
+    -------
+    shift : int
+        What to add to the order of a view; not 0 only where one side begins with 0, the other with 1, and both end one
+        apart as well.
+    remark : str
+        What people should know of it; empty if there is nothing.
+    """
+    if not len(views) or not len(ctfs):
+        return 0, ""
+    first, last = min(ctfs) - min(views), max(ctfs) - max(views)
+    if {min(views), min(ctfs)} == {0, 1} and first == last:
+        return first, ("the views are numbered from %d, the CTFs from %d: they are joined in the order of acquisition, "
+                       "the first with the first." % (min(views), min(ctfs)))
+    if {min(views), min(ctfs)} == {0, 1} or abs(first) == 1 and first == last:
+        return 0, ("the views are numbered from %d to %d, the CTFs from %d to %d. They are joined by these numbers; if "
+                   "one side counts from 0 and the other from 1, every CTF is one exposure off: import both anew with "
+                   "one protocol." % (min(views), max(views), min(ctfs), max(ctfs)))
+    return 0, ""
+
+
 def _orders(key, mask):
     return "acquisition order " + ", ".join(str(k) for k, m in zip(key, mask) if m)
 
@@ -164,7 +208,7 @@ def defoci(ctfs):
     Returns
     -------
     dict
-        By acquisition order, or by index where they have none; those that are excluded or unusable are left out.
+        By acquisition order, or by index where they have none; None for those that are excluded or unusable.
     """
     table, rows = {}, []
     for ctf in ctfs.iterItems():
@@ -176,8 +220,9 @@ def defoci(ctfs):
                               not hasattr(ctf, extra.SCALE))))
     by_order = all(order is not None for order, *_ in rows)
     for order, index, usable, values in rows:
-        if usable:
-            table[order if by_order else index] = values
+        number = order if by_order else index
+        if usable or table.get(number) is None:
+            table[number] = values if usable else None
     return table
 
 
@@ -334,10 +379,22 @@ def doubts(ts_set, ts_ids, hand=0, size_known=False, ctf=True):
              (filtered, "all views have the same dose, or none. Has the series been dose-filtered? Give the one before "
               "the filter: dose is weighted here."),
              (corrected, "the CTF of the images has been corrected already. Give the uncorrected series, or no CTF."))
-    return ["%s: %s" % (_list(names), text) for names, text in lines if names]
+    return ["%s: %s" % (listed(names), text) for names, text in lines if names]
 
 
-def _list(names, most=8):
+def listed(names, most=8):
+    """Names as messages show them.
+
+    Parameters
+    ----------
+    names : sequence of str
+    most : int
+        More are counted.
+
+    Returns
+    -------
+    str
+    """
     shown = ", ".join(str(n) for n in names[:most])
     return shown if len(names) <= most else "%s and %d more" % (shown, len(names) - most)
 
@@ -368,6 +425,6 @@ def match(sets, weights=None):
     for name, ids in sets.items():
         lacking = sorted(set.union(*everything) - set(ids))
         if lacking:
-            orphans.append("%s: missing from the %s" % (_list(lacking), name))
+            orphans.append("%s: missing from the %s" % (listed(lacking), name))
     lost = sum(n for ts_id, n in (weights or {}).items() if ts_id not in shared)
     return [ts_id for ts_id in first if ts_id in shared], orphans, lost

@@ -6,6 +6,7 @@ import os
 from tomo.objects import LandmarkModel
 
 from ..io.atomic import write_text
+from .from_scipion import from_zero
 
 _HEAD = ("xCoor", "yCoor", "tiltIm", "chainId", "xResid", "yResid")
 # Landmarks count as IMOD's models do, from the corner of the first pixel and not from its centre.
@@ -33,8 +34,9 @@ def stack_numbers(series, ts):
         places[os.path.realpath(ti.getFileName()), number - 1] = number
         orders[ti.getAcquisitionOrder()] = number
     here = [places.get((os.path.realpath(path), section)) for path, section in series.images]
-    if None in here and len(orders) == len(series.images):
-        here = [orders.get(int(order)) for order in series.geometry.acq_order]
+    if None in here and None not in orders and len(orders) == len(series.images):
+        numbers = dict(zip(from_zero(list(orders)), orders.values()))
+        here = [numbers.get(order) for order in from_zero(series.geometry.acq_order)]
     return None if None in here else here
 
 

@@ -16,6 +16,7 @@ from ..io import subtomostar
 from . import attributes as extra
 from . import movement, refined
 from .from_scipion import is_number, optics_of
+from .names import unique
 
 
 class Frame:
@@ -98,16 +99,22 @@ def particles(items, centre="relion", ts_ids=None):
     ------
     InputError
         If a tomogram is missing or of another pixel size than the coordinates, or there is no particle.
+
+    Notes
+    -----
+    Names that occur twice, as in sets that were joined, get a number: see `names.unique`. Scipion's class of a
+    sub-tomogram counts as rlnClassNumber.
     """
     if refined.is_refined(items):
         return refined.particles(items, ts_ids)
     coordinates = items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items
     scale = float(coordinates.getSamplingRate())
     frame = frames(coordinates.getPrecedents(), centre)
-    position, rotation, names, uid, ids, columns, moves = [], [], [], [], [], [], []
+    position, rotation, names, uid, own, columns, moves, classes = [], [], [], [], [], [], [], []
     for item in items.iterItems():
         coordinate = item.getCoordinate3D() if hasattr(item, "getCoordinate3D") else item
         ts_id = coordinate.getTomoId()
+        uid.append(extra.take(coordinate, extra.UID) or "%s/%d" % (ts_id, item.getObjId()))
         if ts_ids is not None and ts_id not in ts_ids:
             continue
         if ts_id not in frame:
@@ -133,20 +140,21 @@ def particles(items, centre="relion", ts_ids=None):
         position.append(here.positions(stored) - turn @ np.array(matrix[:3, 3], np.float64) * step)
         rotation.append(turn)
         names.append(ts_id)
-        ids.append(item.getObjId())
-        uid.append(extra.take(coordinate, extra.UID, ""))
+        own.append(len(uid) - 1)
         columns.append(extra.take(coordinate, extra.COLUMNS, ""))
         moves.append(extra.take(coordinate, extra.MOVEMENT, ""))
+        classes.append(item.getClassId() or 0 if hasattr(item, "getClassId") else 0)
     if not names:
         raise InputError("coordinates", "there is none in the tilt series that take part",
                          "Compare the names (tsId) of tomograms and tilt series")
-    if len(set(uid)) < len(uid) or "" in uid:
-        uid = ["%s/%d" % pair for pair in zip(names, ids)]
+    uid = unique(uid)  # of all, so that a part has the names of the whole
+    found = _unpack(columns, extra.take(coordinates, extra.COLUMNS, ""))
+    if any(classes):
+        found["rlnClassNumber"] = [str(number) for number in classes]
     ts_names = tuple(dict.fromkeys(names))
     index = {name: i for i, name in enumerate(ts_names)}
     turned = bool(np.abs(np.array(rotation) - np.eye(3)).max() > 1e-9)
-    return ParticleSet(position, rotation, [index[n] for n in names], ts_names, uid,
-                       _unpack(columns, extra.take(coordinates, extra.COLUMNS, "")), oriented=turned,
+    return ParticleSet(position, rotation, [index[n] for n in names], ts_names, [uid[i] for i in own], found, oriented=turned,
                        trajectory=movement.trajectories(position, rotation, moves))
 
 

@@ -225,6 +225,8 @@ def add_subtomograms(output, particles, frames, volumes, acquisitions):
         item.setCoordinate3D(coordinate)
         item.setVolName(coordinate.getTomoId())
         item.setTransform(Transform(matrix))
+        if "rlnClassNumber" in columns:
+            item.setClassId(int(float(columns["rlnClassNumber"][i])))
         item.setAcquisition(acquisitions[name])
         extra.put(item, extra.CTF_FILE, weights[i])
         extra.put(item, extra.BOX, json.dumps(angles[i].tolist()))

@@ -13,10 +13,12 @@ from ..engine.particles import ParticleSet
 from ..engine.poses import matrix_from_zyz, zyz_from_matrix
 from ..errors import InputError
 from ..io import particlestar, star
+from . import attributes
+from .names import unique
 
-CLASS = "RelionSetOfPseudoSubtomograms"
+CLASS, ITEM = "RelionSetOfPseudoSubtomograms", "RelionPSubtomogram"
 _OFFSET = tuple(label + "Angst" for label in particlestar.ORIGIN)
-_SUBSET, _NAME = "rlnRandomSubset", "rlnTomoParticleName"
+_SUBSET, _NAME, _CLASS_NUMBER = "rlnRandomSubset", "rlnTomoParticleName", "rlnClassNumber"
 
 
 def plugin():
@@ -31,6 +33,21 @@ def plugin():
 def is_refined(items):
     """Tell whether a set is one of scipion-em-reliontomo's."""
     return type(items).__name__ == CLASS
+
+
+def holds_refined(items):
+    """Tell whether the items of a set are scipion-em-reliontomo's pseudo-subtomograms, whatever the set is."""
+    return type(items.getFirstItem()).__name__ == ITEM
+
+
+def rename(item, name):
+    """Give a particle the name by which its table tells it from others, where it had one that others have as well."""
+    if type(item).__name__ == ITEM:
+        item._relionParticleName.set(name)
+    else:
+        coordinate = item.getCoordinate3D() if hasattr(item, "getCoordinate3D") else item
+        if attributes.take(coordinate, attributes.UID):
+            attributes.put(coordinate, attributes.UID, name)
 
 
 def particle_classes(*classes):
@@ -62,21 +79,29 @@ def particles(items, ts_ids=None):
     Raises
     ------
     InputError
-        If they are not RELION 5's, there is no particle, or two have one name.
+        If they are not RELION 5's, or there is no particle.
+
+    Notes
+    -----
+    Names that occur twice, as in sets that were joined, get a number: see `names.unique`.
     """
     if not items.areRe5Particles():
         raise InputError("pseudo-subtomograms", "they are RELION 4's", "Import their coordinates, and extract them "
                          "from these")
-    names, uid, subset = [], [], []
+    names, own, subset, classes, files = [], [], [], [], []
     centred, offset, box, angles = [], [], [], []
+    called = []
     for item in items.iterItems():
+        called.append(item.getRelionParticleName())
         if ts_ids is not None and item.getTsId() not in ts_ids:
             continue
         matrix = np.array(item.getTransform().getMatrix(), np.float64)
         turn = matrix[:3, :3].T
         names.append(item.getTsId())
-        uid.append(item.getRelionParticleName())
+        own.append(len(called) - 1)
         subset.append(item.getRdnSubset())
+        classes.append(item.getClassId() or 0)
+        files.append(item.getFileName() or "")
         centred.append([item.getXInImg(), item.getYInImg(), item.getZInImg()])
         box.append(turn)
         # The stored translation is A^T o.
@@ -89,30 +114,41 @@ def particles(items, ts_ids=None):
     if not centred.any():
         raise InputError("pseudo-subtomograms", "their positions (%s) are not known" % particlestar.CENTRED[0],
                          "Import their coordinates, and extract them from these")
-    extra = _columns_of_table(items.getParticlesStar(), uid)
+    extra = _columns_of_table(items.getParticlesStar(), [called[i] for i in own], files)
+    called = unique(called)  # of all, so that a part has the names of the whole
+    uid = [called[i] for i in own]
     for labels, values in ((particlestar.CENTRED, centred), (_OFFSET, offset),
                            (particlestar.BOX_ANGLE, np.stack(zyz_from_matrix(box), -1)), (particlestar.ANGLE, angles)):
         extra.update((label, [star.as_text(v) for v in column]) for label, column in zip(labels, values.T))
-    extra.update({"rlnTomoName": names, _NAME: uid})
+    extra.update({"rlnTomoName": names, _NAME: list(uid)})
     if all(subset):
         extra[_SUBSET] = [str(s) for s in subset]
+    if any(classes):
+        extra[_CLASS_NUMBER] = [str(c) for c in classes]
     ts_names = tuple(dict.fromkeys(names))
     index = {name: i for i, name in enumerate(ts_names)}
     return ParticleSet(centred - np.einsum("nij,nj->ni", box, offset), box @ matrix_from_zyz(*angles.T),
                        [index[name] for name in names], ts_names, uid, extra, oriented=True)
 
 
-def _columns_of_table(path, uid):
-    """Columns of the particles in a table; none if it does not name all of them."""
+def _columns_of_table(path, uid, files):
+    """Columns of the particles in a table; none if it does not name all of them.
+
+    Sets that were joined have the table of the first one, in which particles of another may have namesakes: where it
+    has images, a row is of a particle that has its image.
+    """
     if not path or not os.path.isfile(path):
         return {}
     table = star.read(path).find("particles")
     if table is None or not table.has(_NAME):
         return {}
-    row = {name: i for i, name in enumerate(table.text(_NAME))}
-    if not all(name in row for name in uid):
+    pictured = table.has("rlnImageName") and all(files)
+    images = [os.path.abspath(name) for name in table.text("rlnImageName")] if pictured else [""] * len(table)
+    wanted = list(zip(uid, [os.path.abspath(name) for name in files] if pictured else [""] * len(uid)))
+    row = {pair: i for i, pair in enumerate(zip(table.text(_NAME), images))}
+    if not all(pair in row for pair in wanted):
         return {}
-    chosen = table.select([row[name] for name in uid])
+    chosen = table.select([row[pair] for pair in wanted])
     return {column: chosen.text(column) for column in chosen.columns}
 
 

@@ -2,9 +2,11 @@
 
 import csv
 
+from tomo.objects import ClassSubTomogram, SetOfAverageSubTomograms, SetOfSubTomograms
+
 from ..errors import InputError
 from ..io import particlestar
-from . import attributes, positions, to_scipion
+from . import attributes, positions, refined, to_scipion
 
 SCORE = "rlnAutopickFigureOfMerit"
 
@@ -12,6 +14,54 @@ SCORE = "rlnAutopickFigureOfMerit"
 def coordinates(items):
     """The coordinates of sub-tomograms, or coordinates as they are."""
     return items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items
+
+
+def obstacles(items):
+    """What makes it impossible to take a set as particles; a list of str, empty if there is nothing.
+
+    Parameters
+    ----------
+    items : tomo.objects.SetOfCoordinates3D or SetOfSubTomograms
+        Of any class that an input for these offers.
+    """
+    if isinstance(items, SetOfAverageSubTomograms):
+        return ["they are averages, not particles. Choose the particles that they were made of."]
+    if refined.is_refined(items):
+        return []
+    if coordinates(items) is None:
+        return ["the set has no coordinates. Give one that was extracted from coordinates."]
+    if refined.holds_refined(items):
+        return ["they are pseudo-subtomograms in a set that is none of pseudo-subtomograms, where half of their poses "
+                "is not seen. Choose the set itself, or make a subset of the class."]
+    return []
+
+
+def create_like(protocol, items):
+    """Make an empty set of the class of another one, with all that the other says of itself.
+
+    Parameters
+    ----------
+    protocol : pyworkflow.protocol.Protocol
+        In whose folder it is made.
+    items : tomo.objects.SetOfCoordinates3D or SetOfSubTomograms
+        Pseudo-subtomograms of other plugins have a class of their own, which other protocols ask for; a class of a
+        classification becomes a plain set.
+
+    Returns
+    -------
+    tomo.objects.SetOfCoordinates3D or SetOfSubTomograms
+    """
+    isVolumes = hasattr(items, "getCoordinates3D")
+    kind = SetOfSubTomograms if isinstance(items, ClassSubTomogram) else type(items)
+    name = "subtomograms%s.sqlite" if isVolumes else "coordinates%s.sqlite"
+    output = protocol._createSet(kind, name, "")
+    if isVolumes:
+        output.copyInfo(items)
+        return output
+    like(output, items)
+    if hasattr(items, "_numberOfMeshes"):
+        output.copyAttributes(items, "_numberOfMeshes")
+    return output
 
 
 def write_table(path, items, centre="relion"):
@@ -75,7 +125,7 @@ def like(output, source):
 
 
 def copy_items(output, items, names, centre="relion"):
-    """Append copies of the items whose particles have one of these names, in their order.
+    """Append copies of the items whose particles have one of these names, in their order and with their numbers.
 
     Parameters
     ----------
@@ -84,15 +134,22 @@ def copy_items(output, items, names, centre="relion"):
     names : collection of str
         As `write_table` wrote them.
     centre : {'relion', 'imod'}
+
+    Notes
+    -----
+    Numbers of items stay, as in Scipion's own subsets, so that these find what belongs together. Names that two
+    particles had are those by which tables tell them apart.
     """
     uid = positions.particles(items, centre).uid
-    volumes = {t.getTsId(): t.clone() for t in coordinates(items).getPrecedents().iterItems()}
+    picked = coordinates(items)
+    volumes = {} if picked is None else {t.getTsId(): t.clone() for t in picked.getPrecedents().iterItems()}
     for name, item in zip(uid, items.iterItems()):
         if name in names:
             copy = item.clone()
             coordinate = copy.getCoordinate3D() if hasattr(copy, "getCoordinate3D") else copy
-            coordinate.setVolume(volumes[coordinate.getTomoId()])
-            copy.setObjId(None)
+            if coordinate is not None and coordinate.getTomoId() in volumes:
+                coordinate.setVolume(volumes[coordinate.getTomoId()])
+            refined.rename(copy, name)
             output.append(copy)
 
 

@@ -26,6 +26,9 @@ from . import connections, movement, positions
 
 # Scipion wants a number; nothing here depends on it.
 MAGNIFICATION = 50000
+# Angstrom, of CTFs whose files do not say how far they fit: other plugins take a number for granted.
+RESOLUTION = 10.0
+_RESOLUTION, _NUMBER = "rlnCtfMaxResolution", "rlnTomoTiltMovieIndex"
 
 
 def ts_ids_of(names):
@@ -52,6 +55,56 @@ def ts_ids_of(names):
         taken.add(unique.lower())
         out[name] = unique
     return out
+
+
+def acquisition_orders(series):
+    """Numbers of the exposures from 1, as Scipion's imports count them.
+
+    Parameters
+    ----------
+    series : io.tiltseries.TiltSeries
+
+    Returns
+    -------
+    ndarray `(T,)` of int
+        rlnTomoTiltMovieIndex where the table has it for all and it agrees with the dose, so that exposures that are
+        missing from the table leave a gap; otherwise the place by dose.
+    """
+    order = series.geometry.acq_order
+    order = order + max(0, 1 - int(order.min()))
+    numbers = _numbers(series.extra.get(_NUMBER))
+    if numbers is not None and (numbers == np.round(numbers)).all() and numbers.min() >= 1 and (
+            np.diff(numbers[np.argsort(order)]) > 0).all():
+        return numbers.astype(int)
+    return order
+
+
+def resolutions(series):
+    """How far the CTF of each tilt fits, angstrom (rlnCtfMaxResolution); None where the files do not say it.
+
+    Parameters
+    ----------
+    series : io.tiltseries.TiltSeries
+
+    Returns
+    -------
+    list of (float or None)
+    """
+    numbers = _numbers(series.extra.get(_RESOLUTION), whole=False)
+    if numbers is None:
+        return [None] * series.geometry.n_tilts
+    return [float(n) if np.isfinite(n) and n > 0 else None for n in numbers]
+
+
+def _numbers(texts, whole=True):
+    """Column as numbers; None if it is not there or, where all are wanted, one is none."""
+    out = []
+    for text in texts or ():
+        try:
+            out.append(float(text))
+        except ValueError:
+            out.append(np.nan)
+    return np.array(out) if out and not (whole and not np.isfinite(out).all()) else None
 
 
 def acquisition(series, tilt=None):
@@ -106,11 +159,11 @@ def add_tilt_series(ts_set, series, ts_id, places):
     extra.put(ts, extra.SLOPE, float(geometry.defocus_slope))
     extra.put(ts, extra.DECAY, float(geometry.dose_bfactor))
     connections.append(ts_set, ts)
-    transforms = to_imod_transform(geometry)
+    transforms, orders = to_imod_transform(geometry), acquisition_orders(series)
     for t in sorted(range(geometry.n_tilts), key=lambda i: places.images[i][1]):
         path, section = places.images[t]
         ti = TiltImage(tsId=ts.getTsId(), tiltAngle=float(geometry.tilt[t]),
-                       acquisitionOrder=int(geometry.acq_order[t]))
+                       acquisitionOrder=int(orders[t]))
         ti.setLocation(section + 1, path)
         ti.setSamplingRate(geometry.pixel_size)
         ti.setTransform(Transform(transforms[t]))
@@ -129,18 +182,19 @@ def add_tilt_series(ts_set, series, ts_id, places):
 
 def add_ctfs(ctf_set, series, ts_id, places):
     """Append the CTFs of a tilt series; a view without one is marked as Scipion does, and disabled."""
-    geometry, ctf, scale = series.geometry, series.ctf, series.tilt_scale
+    ctf, scale = series.ctf, series.tilt_scale
     ctfs = CTFTomoSeries(tsId=ts_id)
     connections.append(ctf_set, ctfs)
-    measured = ctf.measured
-    for t in sorted(range(geometry.n_tilts), key=lambda i: places.images[i][1]):
-        item = CTFTomo(index=places.images[t][1] + 1, acqOrder=int(geometry.acq_order[t]))
+    measured, orders, fits = ctf.measured, acquisition_orders(series), resolutions(series)
+    for t in sorted(range(ctf.n_tilts), key=lambda i: places.images[i][1]):
+        item = CTFTomo(index=places.images[t][1] + 1, acqOrder=int(orders[t]))
         if measured[t]:
             item.setStandardDefocus(float(ctf.defocus_u[t]), float(ctf.defocus_v[t]), float(ctf.angle[t]) % 180)
         else:
             item.setWrongDefocus()
             item.setEnabled(False)
         item.setPhaseShift(float(ctf.phase[t]))
+        item.setResolution(fits[t] or RESOLUTION)
         extra.put(item, extra.BFACTOR, float(ctf.bfactor[t]))
         extra.put(item, extra.SCALE, "" if scale is None else float(scale[t]))
         ctfs.append(item)
@@ -218,10 +272,8 @@ def add_coordinates(coordinate_set, particles, tomograms, centre="relion"):
     """
     volumes = {t.getTsId(): t.clone() for t in tomograms.iterItems()}
     frames = {name: positions.Frame(t, centre) for name, t in volumes.items()}
-    kept = particlestar.kept_columns(particles.extra)
-    common = {name: values[0] for name, values in kept.items() if len(particles) and len(set(values)) == 1}
-    own = {name: values for name, values in kept.items() if name not in common}
-    extra.put(coordinate_set, extra.COLUMNS, json.dumps(common))
+    # Every coordinate has all of them: what a set says of all would be said of others when sets are joined.
+    own = particlestar.kept_columns(particles.extra)
     groups = _groups(particles.extra)
     moving = isinstance(particles.trajectory, Trajectory)
     moves = movement.texts(particles.trajectory) if moving else None
@@ -284,6 +336,7 @@ def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="reli
     volumes = {t.getTsId(): t.clone() for t in coordinates.getPrecedents().iterItems()}
     frames = {name: positions.Frame(t, centre) for name, t in volumes.items()}
     pixel_size = subtomogram_set.getSamplingRate()
+    columns = particlestar.kept_columns(particles.extra)
     for i, item in enumerate(items.iterItems()):
         result = results.get(particles.uid[i])
         if result is None:
@@ -297,11 +350,13 @@ def add_subtomograms(subtomogram_set, items, results, acquisitions, centre="reli
         matrix = pose(particles.rotation[i])
         coordinate.setMatrix(matrix)
         extra.put(coordinate, extra.UID, particles.uid[i])
+        extra.put(coordinate, extra.COLUMNS, json.dumps({name: values[i] for name, values in columns.items()}))
         out = SubTomogram()
         out.setFileName(relative(result["image"]))
         out.setSamplingRate(pixel_size)
         out.setCoordinate3D(coordinate)
         out.setVolName(ts_id)
+        out.setClassId(item.getClassId() if hasattr(item, "getClassId") else None)
         out.setTransform(Transform(matrix))
         out.setAcquisition(acquisitions[ts_id])
         extra.put(out, extra.CTF_FILE, relative(result["ctf"]))

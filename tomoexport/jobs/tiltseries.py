@@ -225,7 +225,7 @@ def _usable(series, needs_ctf, problems, without=""):
         if missing.any():
             problems.append(Problem("warning", series.ts_id, "%d views are left out because they have no CTF "
                                     "(acquisition order %s)" % (missing.sum(), ", ".join(
-                                        str(o + 1) for o in sorted(g.acq_order[missing])))))
+                                        str(o) for o in sorted(g.acq_order[missing] + (g.acq_order.min() == 0))))))
             mask &= series.ctf.measured
         if (series.ctf.bfactor[mask] < 0).any():
             problems.append(Problem("warning", series.ts_id, "%d views have a negative rlnCtfBfactor, which amplifies "

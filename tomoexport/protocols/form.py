@@ -1,5 +1,6 @@
 """Form parameters made from the options of the verbs: the same names, texts, limits and defaults."""
 
+import re
 from dataclasses import fields
 
 from pyworkflow.protocol import (
@@ -16,7 +17,7 @@ from pyworkflow.protocol import (
     StringParam,
 )
 
-from ..options import VERBS, ParticleTableOptions, SizeOptions, TiltSeriesOptions
+from ..options import VERBS, ParticleTableOptions, SizeOptions, TiltSeriesOptions, flag
 
 # What the form says for choices that would be a bare number or word.
 SHOWN = {("hand", 0): "as the tilt series", ("hand", 1): "+1", ("hand", -1): "-1",
@@ -98,6 +99,39 @@ def addCompute(form, verb, threads):
     form.addParallelSection(threads=threads, mpi=0)
 
 
+def spoken(protocol, verb, text, inputs=()):
+    """A message of the command line in the words of a form.
+
+    Parameters
+    ----------
+    protocol : pyworkflow.protocol.Protocol
+    verb : str
+    text : str
+        Names options as the command line does.
+    inputs : dict of str to str
+        Parameters of the form that stand for an option, beside those that are called like it.
+
+    Returns
+    -------
+    str
+        Labels instead of options; one that is not in the form has the label that it would have.
+    """
+    labels = {}
+    for spec in fields(VERBS[verb]) if verb else ():
+        param = protocol.getParam(dict(inputs).get(spec.name, paramName(spec.name, verb)))
+        labels[flag(spec.name)] = spec.metadata["label"] if param is None else param.getLabel()
+
+    def label(match):
+        name, no = match.group(0), match.group(1)
+        if no and "--" + name[5:] in labels:
+            return "\"%s\" No" % labels["--" + name[5:]]
+        if name not in labels:
+            return name
+        return labels[name] if match.start() == 0 and text[match.end():].startswith(":") else '"%s"' % labels[name]
+
+    return re.sub(r"--(no-)?[a-z][a-z0-9]*(?:-[a-z0-9]+)*", label, text)
+
+
 def optionValues(protocol, verb):
     """Return what a form says for every option of the verb that it has, as plain values."""
     values = {}
@@ -105,9 +139,9 @@ def optionValues(protocol, verb):
         name = paramName(spec.name, verb)
         if protocol.getParam(name) is not None:
             value, choices = getattr(protocol, name).get(), spec.metadata["choices"]
-            values[spec.name] = choices[value] if choices else value
-            if value is None and isinstance(spec.default, str):
-                values[spec.name] = ""
+            values[spec.name] = choices[value] if choices and value is not None else value
+            if value is None:  # a field that was emptied, or a workflow of another plugin left it so
+                values[spec.name] = spec.default
     if not protocol.usesGpu() and values.get("device") == "auto":
         values["device"] = "cpu"
     return values

@@ -19,6 +19,7 @@ class ProtTomoExportAverage(ProtTomoExportBase):
     _label = "average sub-tomograms"
     _possibleOutputs = {"Average": AverageSubTomogram, "FSC": SetOfFSCs}
     VERB = "average"
+    INPUTS = {"particles": "inputSubtomograms"}
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
@@ -40,7 +41,7 @@ class ProtTomoExportAverage(ProtTomoExportBase):
     # --------------------------- STEPS functions -----------------------------
     def convertInputStep(self, key):
         """Write the table of the sub-tomograms that are in the set now."""
-        positions.write_subtomograms(self._getExtraPath("input", "particles.star"), self.inputSubtomograms.get())
+        self._writeInputs([])
 
     def averageStep(self, key):
         """Run the job; the files that it must leave are checked."""
@@ -48,8 +49,12 @@ class ProtTomoExportAverage(ProtTomoExportBase):
         return [self._getExtraPath(name) for name in ("average.mrc", "half1.mrc", "half2.mrc", "fsc.csv")]
 
     def _jobInputs(self):
-        inputs = {"particles": self._getExtraPath("input", "particles.star")}
+        inputs = {"particles": self._inputPath("particles.star")}
         return dict(inputs, reference=self.reference.get()) if self.reference.get() else inputs
+
+    def _writeInputs(self, names):
+        positions.write_subtomograms(self._inputPath("particles.star"), self.inputSubtomograms.get())
+        return [], {}
 
     def createOutputStep(self, key):
         """Make the outputs from the files on disk."""
@@ -57,8 +62,10 @@ class ProtTomoExportAverage(ProtTomoExportBase):
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
-        positions.check_subtomograms(self.inputSubtomograms.get())
-        return []
+        errors = self._notParticles("inputSubtomograms")
+        if not errors:
+            positions.check_subtomograms(self.inputSubtomograms.get())
+        return errors
 
     def _outputLines(self):
         return super()._outputLines() + self._resolutionLines(self._getExtraPath("results", "average.json"))

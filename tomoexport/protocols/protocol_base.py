@@ -4,6 +4,8 @@ import json
 import os
 import shlex
 import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 from pwem.protocols import EMProtocol
@@ -12,14 +14,19 @@ from pyworkflow.object import Set
 from pyworkflow.protocol import GPU_LIST, USE_GPU, PathParam
 from tomo.protocols import ProtTomoBase
 
-from ..convert import to_scipion
-from ..errors import InputError
+from ..convert import subsets, to_scipion
+from ..engine.backend import select_backends
+from ..errors import InputError, TomoexportError
 from ..io import mrc
 from ..io.atomic import write_json
 from ..io.manifest import fingerprint
+from ..jobs import runner
 from ..options import from_dict
 from ..plugin import Plugin
-from .form import optionValues
+from .form import optionValues, spoken
+
+#: What an input for particles offers; classes that other plugins derive from these come with them.
+PARTICLES = "SetOfCoordinates3D, SetOfSubTomograms"
 
 
 class ProtTomoExportBase(EMProtocol, ProtTomoBase):
@@ -28,6 +35,9 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
     _label = None
     _devStatus = BETA
     VERB = ""
+    WORDS = ""  # the verb whose options the form has, where it runs none
+    #: Inputs of the form that become files of the job, by the option that names the file.
+    INPUTS = {}
 
     # -------------------------- INSERT steps functions -----------------------
     def _key(self):
@@ -41,21 +51,37 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
                 value = str(attribute.get())
                 if os.path.isfile(value):  # what is in a file counts, not its name alone
                     value = [value, Path(value)]
-            if name not in (USE_GPU, GPU_LIST, "numberOfThreads", "numberOfMpi", "threads", "device", "seriesPerJob"):
+            if name not in (USE_GPU, GPU_LIST, "numberOfThreads", "numberOfMpi", "threads", "device", "seriesPerJob",
+                            "binThreads"):
                 values[name] = value
         return fingerprint(values)
 
     # --------------------------- STEPS functions -----------------------------
     def _runJob(self, job, name):
-        """Run a job of the command line, on the GPUs of this step."""
-        path = os.path.abspath(self._getExtraPath("jobs", name + ".json"))
+        """Run a job of the command line, on the GPUs of this step; what it gave as the reason of a failure is raised.
+
+        A queue tells neither how a job ended nor what it printed: the reason comes in a file.
+        """
+        path, reason = (os.path.abspath(self._getExtraPath("jobs", name + end)) for end in (".json", ".error"))
         os.makedirs(os.path.dirname(path), exist_ok=True)
+        if os.path.exists(reason):
+            os.remove(reason)
         write_json(path, job)
         environ = Plugin.getEnviron()
         gpus = self._stepsExecutor.getGpuList() if self.usesGpu() and not self.useQueueForSteps() else None
         if gpus:
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(g) for g in gpus)
-        self.runJob(shlex.quote(sys.executable), "-m tomoexport run " + shlex.quote(path), env=environ)
+        error = None
+        try:
+            self.runJob(shlex.quote(sys.executable), "-m tomoexport run %s --error-file %s" % (
+                shlex.quote(path), shlex.quote(reason)), env=environ)
+        except Exception as raised:
+            error = raised
+        if os.path.exists(reason):
+            with open(reason, encoding="utf-8", errors="surrogateescape") as file:
+                raise RuntimeError(self._spoken(file.read())) from error
+        if error is not None:
+            raise error
 
     def _job(self):
         """Return the job without its tilt series. Paths are absolute: a queue may start it in any folder."""
@@ -64,6 +90,103 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         if "centre" in options and not self._fromTables():
             options["centre"] = "relion"  # the tables that we write count in angstrom from the centre
         return {"verb": self.VERB, "options": options}
+
+    def _jobInputs(self):
+        """Return the files that the job reads, by the option that names them."""
+        return {}
+
+    def _writeInputs(self, names):
+        """Write the files of `_jobInputs` of what is in the sets now.
+
+        Parameters
+        ----------
+        names : list of str
+            Tilt series that take part.
+
+        Returns
+        -------
+        notes : list of str
+            What was excluded or assumed.
+        failures : dict of str to str
+            Why a tilt series cannot be read.
+        """
+        return [], {}
+
+    def _inputPath(self, *names):
+        """Path of a file that the job reads; while a form is checked that is in a folder that does not stay."""
+        return os.path.join(getattr(self, "_elsewhere", None) or self._getExtraPath("input"), *names)
+
+    # --------------------------- PLAN functions ------------------------------
+    @contextmanager
+    def _inputsElsewhere(self):
+        """Write inputs of jobs to a folder that goes afterwards."""
+        with tempfile.TemporaryDirectory(prefix="tomoexport_") as folder:
+            self._elsewhere = folder
+            try:
+                yield folder
+            finally:
+                self._elsewhere = None
+
+    def _planned(self):
+        """The plan of the job, as `tomoexport check` makes it, from the inputs as they are now.
+
+        Returns
+        -------
+        errors, warnings : list of str
+            In the words of the form.
+        """
+        key = self._key()
+        known = getattr(self, "_lastPlan", None)
+        if known is None or known[0] != key:
+            self._lastPlan = known = (key, self._makePlan())
+        return known[1]
+
+    def _makePlan(self):
+        names = self._planNames()
+        with self._inputsElsewhere():
+            notes, failures = self._writeInputs(names)
+            if names and len(failures) == len(set(names)):
+                return [self._spoken(text) for text in failures.values()], []
+            warnings = notes + ["%s Its tilt series will be put aside as failed." % text for text in failures.values()]
+            job = self._job()
+            options = runner.read_options(self.VERB, job["options"])
+            try:
+                planned = runner.plan(self.VERB, options, [n for n in names if n not in failures] or None)
+            except InputError as error:
+                return [self._spoken(str(error))], []
+            errors = [str(p) for p in planned.problems if p.severity == "error"]
+            bad = [str(unit.error) for unit in planned.units if unit.error]
+            if bad and len(bad) == len(planned.units):
+                errors += bad
+            else:
+                warnings += ["%s This tilt series will fail." % text for text in bad]
+            warnings += [str(p) for p in planned.problems if p.severity == "warning"]
+            return ([self._spoken(text) for text in dict.fromkeys(errors)],
+                    [self._spoken(text) for text in dict.fromkeys(warnings)])
+
+    def _planNames(self):
+        """Names of the tilt series that a plan is made for; none for all that its tables name."""
+        return []
+
+    def _checkDevice(self):
+        """Tell which devices that somebody insists on are not here; a queue's computers may have them."""
+        values = self._optionValues()
+        if self.useQueue() or values.get("device", "auto") in ("auto", "cpu"):
+            return []
+        try:
+            select_backends(values["device"], 1)
+        except TomoexportError as error:
+            return ["%s: %s" % (self.getParam("device").getLabel(), error)]
+        return []
+
+    def _spoken(self, text):
+        """A message of a job in the words of the form: labels for options, and for files that were made of inputs."""
+        inputs = {} if self._fromTables() else self.INPUTS
+        for name, param in inputs.items():
+            made = self._inputPath(name + ".star")
+            for path in (os.path.abspath(made), made):
+                text = text.replace(path, self.getParam(param).getLabel())
+        return spoken(self, self.WORDS or self.VERB, text, inputs)
 
     # --------------------------- UTILS functions -----------------------------
     def _fromTables(self):
@@ -125,9 +248,9 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         try:
             if self.VERB:
                 from_dict(self.VERB, self._optionValues())
-            return self._checkInputs()
+            return self._checkInputs() or (self._checkDevice() + self._planned()[0] if self.VERB else [])
         except InputError as error:
-            return [str(error)]
+            return [self._spoken(str(error))]
 
     def _isIncomplete(self):
         """Tell whether an input that is needed was not chosen; Scipion itself says which."""
@@ -150,12 +273,19 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
                 errors.append("%s: the set is still growing. Wait until its run has finished." % param.getLabel())
         return errors
 
+    def _notParticles(self, *names):
+        """Tell which inputs offer sets that are not the particles that they seem to be."""
+        return ["%s: %s" % (self.getParam(name).getLabel(), line) for name in names
+                for line in subsets.obstacles(getattr(self, name).get())]
+
     def _checkInputs(self):
         """Tell what else is wrong with the inputs, all of which are there."""
         return []
 
     def _warnings(self):
-        return [] if self._isIncomplete() else self._doubts()
+        if self._isIncomplete():
+            return []
+        return list(dict.fromkeys(self._doubts() + (self._planned()[1] if self.VERB else [])))
 
     def _doubts(self):
         """Tell what is assumed about the inputs, or looks wrong."""
@@ -163,6 +293,8 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
 
     def _summary(self):
         lines = list(self._outputLines())
+        if self.isFailed() and self.getErrorMessage():
+            lines.insert(0, "Failed: %s" % self.getErrorMessage())
         notes = self._getExtraPath("notes.json")
         return lines + list(self._readJson(notes) if os.path.exists(notes) else [])
 

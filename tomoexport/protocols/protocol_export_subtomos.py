@@ -27,6 +27,7 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
     _label = "export sub-tomograms"
     _possibleOutputs = {"Subtomograms": SetOfSubTomograms, FAILED: SetOfTiltSeries}
     VERB = "subtomo"
+    INPUTS = {"tomograms": "inputTiltSeries", "particles": "inputCoordinates"}
     EXPORT = ("species", "pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z", "prerotate", "first_tilts",
               "hand", "star")
 
@@ -51,29 +52,26 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
-    def _convertInput(self, names):
+    def _writeInputs(self, names):
         values = self._optionValues()
         particles = positions.particles(self.inputCoordinates.get(), values["centre"], names)
         frames = positions.frames(self._coordinates().getPrecedents())
         series, notes, failures = from_scipion.tilt_series_set(
             self.inputTiltSeries.get(), names, self.inputCtfs.get(), {n: f.size for n, f in frames.items()},
             values["hand"], CENTRES[self.transformCentre.get()])
-        for name in names:
-            self._setFailure(name, failures.get(name, ""), "input")
         if series:
-            project = write_project(self._getExtraPath("input"), series)
-            table = self._getExtraPath("input", "particles.star")
+            project = write_project(self._inputPath(), series)
+            table = self._inputPath("particles.star")
             if particles.trajectory is None:
                 particlestar.write_particles(table, particles)
             else:  # M's tables hold them; the sizes that positions count from are those that the job will read
                 kept = particles.select([name in set(s.ts_id for s in series) for name in particles.names()])
                 named = replace(kept, extra=dict(kept.extra, rlnTomoParticleName=list(kept.uid)))
                 species.write_species(table, named, read_project(project))
-        self._note(self._warnings() + self._orphans() + notes)
+        return notes, failures
 
     def _jobInputs(self):
-        return {"tomograms": self._getExtraPath("input", "tomograms.star"),
-                "particles": self._getExtraPath("input", "particles.star")}
+        return {"tomograms": self._inputPath("tomograms.star"), "particles": self._inputPath("particles.star")}
 
     def _checkResult(self, result):
         for particle in result["particles"]:
@@ -145,8 +143,9 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
-        if self._coordinates() is None:
-            return ["Particles: the set has no coordinates. Give one that was extracted from coordinates."]
+        errors = self._notParticles("inputCoordinates")
+        if errors:
+            return errors
         names, orphans, lost = self._match()
         if not names:
             return ["Inputs: no tilt series is in all of them. " + " ".join(orphans)]

@@ -26,7 +26,6 @@ from ..io.project import read_project
 from ..io.relion5 import write_project
 from ..jobs import pseudosubtomo, windows
 from ..jobs.particles import read_table
-from ..jobs.runner import verb_module
 from ..jobs.tiltseries import given
 from ..options import VERBS, ParticleTableOptions, TiltSeriesOptions, from_dict
 from .form import addCompute, addOptions, addOthers, optionValues
@@ -55,6 +54,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
     _possibleOutputs = {PARTICLES: SetOfSubTomograms, PROJECTED: SetOfLandmarkModels, COORDINATES: SetOfCoordinates3D,
                         FAILED: SetOfTiltSeries}
     VERB, SECTION = "pseudosubtomo", "Extract"
+    INPUTS = {"tomograms": "inputTS", "particles": "inReParticles"}
     PAIRED = True  # every particle belongs to a coordinate
 
     def __init__(self, **kwargs):
@@ -108,33 +108,27 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
                       "had where it was imported from.")
 
     # --------------------------- STEPS functions -----------------------------
-    def _convertInput(self, names):
-        notes = []
-        for name in names:
-            self._setFailure(name)
+    def _writeInputs(self, names):
         if self._isAgain():
             refined.write_table(self._table(), refined.particles(self._items(), names))
         elif not self._fromTables():
-            notes = self._convertSets(names)
-        self._note(self._warnings() + self._orphans() + notes)
+            return self._writeSets(names)
+        return [], {}
 
-    def _convertSets(self, names):
-        """Write the tables of tilt series and particles; return what was excluded or assumed."""
+    def _writeSets(self, names):
         values = optionValues(self, self.VERB)
         frames = positions.frames(self._coordinates().getPrecedents())
         series, notes, failures = from_scipion.tilt_series_set(
             self.inputTS.get(), names, self.inputCtfTs.get(), {n: f.size for n, f in frames.items()}, values["hand"],
             CENTRES[self.transformCentre.get()])
-        for name in failures:
-            self._setFailure(name, failures[name], "input")
         if series:
             # RELION, which reads this table later, does not know of views that are excluded.
             used = [one.select(one.geometry.used & one.ctf.measured) for one in series]
-            write_project(self._getExtraPath("input"), used, base=os.getcwd())
+            write_project(self._inputPath(), used, base=os.getcwd())
             left = [one.ts_id for one in used]
             pseudosubtomos.write_table(self._table(), self._items(),
                                        positions.particles(self._items(), values["centre"], left))
-        return notes
+        return notes, failures
 
     def _jobInputs(self):
         if self._fromTables():
@@ -143,7 +137,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
             motion = self._items().getTrajectoriesStar()
             return dict({"tomograms": self._items().getTomogramsStar(), "particles": self._table()},
                         **({"motion": motion} if motion else {}))
-        return {"tomograms": self._getExtraPath("input", "tomograms.star"), "particles": self._table()}
+        return {"tomograms": self._inputPath("tomograms.star"), "particles": self._table()}
 
     def _checkResult(self, result):
         for particle in result["particles"]:
@@ -234,7 +228,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         return not self._fromTables() and refined.is_refined(self._items())
 
     def _table(self):
-        return self._getExtraPath("input", "particles.star")
+        return self._inputPath("particles.star")
 
     def _optionValues(self):
         values = super()._optionValues()
@@ -301,8 +295,11 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         values = self._optionValues()
         errors = self._checkSizes(values)
         if self._fromTables():
-            return errors or self._checkTables()
+            return errors or self._missing()
         items = self._items()
+        unfit = self._notParticles("inReParticles")
+        if unfit:
+            return errors + unfit
         if not self._isAgain() and (self.inputTS.get() is None or self.inputCtfTs.get() is None):
             return errors + ["Tilt series and CTFs are needed for particles that are not refined pseudo-subtomograms. "
                              "Give both."]
@@ -313,7 +310,8 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
             errors.append("%d particles would be lost: %s. Complete the inputs, or allow it in the form."
                           % (lost, "; ".join(orphans)))
         if self.PAIRED and self._coordinates() is None:
-            return errors + ["Particles: the set has no coordinates. Give one that was extracted from coordinates."]
+            return errors + ["%s: the set has no coordinates. Give one that was extracted from coordinates."
+                             % self.getParam("inReParticles").getLabel()]
         if self.PAIRED and refined.plugin() and self._coordinates().getSize() < items.getSize():
             errors.append("Particles: there are %d, and %d coordinates belong to them; scipion-em-reliontomo would "
                           "leave out the others. Join the coordinates as well." % (
@@ -335,12 +333,6 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
             return ["Cropped box size: %d px is more than the box of %d px. Take a smaller one, or a larger box."
                     % (side, values["box"])]
         return []
-
-    def _checkTables(self):
-        """Tell what is wrong with RELION's tables, or missing beside them."""
-        options = self._tables()
-        planned = verb_module(self.VERB).plan(options)
-        return [str(p) for p in planned.problems if p.severity == "error"] + self._missing()
 
     def _missing(self):
         """Tell which tomograms are not there."""

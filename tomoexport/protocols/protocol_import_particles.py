@@ -18,6 +18,7 @@ class ProtTomoExportImportParticles(ProtTomoExportBase):
     """
 
     _label = "import particles"
+    WORDS = "subtomo"
     _possibleOutputs = {"Coordinates": SetOfCoordinates3D}
     OPTIONS = ("per_series", "coordinates_pixel_size", "normalized", "centre", "allow_loss", "source")
 

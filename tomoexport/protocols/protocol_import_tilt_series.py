@@ -6,6 +6,7 @@ from pyworkflow.protocol import LEVEL_ADVANCED, BooleanParam, FileParam, FolderP
 from tomo.objects import SetOfCTFTomoSeries, SetOfTiltSeries
 
 from ..convert import import_files, to_scipion
+from ..convert.from_scipion import listed
 from ..errors import InputError
 from ..io.project import read_project
 from ..jobs import report
@@ -25,6 +26,7 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
     """
 
     _label = "import aligned tilt series"
+    WORDS = "reconstruct"
     #: What files may lack.
     BESIDE = ("tomogram_size", "image_pixel_size", "alignment_pixel_size", "xf_centre", "hand", "exposure_dose",
               "voltage", "cs", "amplitude_contrast")
@@ -76,6 +78,10 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
                 with_ctf.append((one, ts_id, places))
         self._addOutput("TiltSeries", tilt_series)
         if with_ctf:
+            unknown = [ts_id for one, ts_id, _ in with_ctf if None in to_scipion.resolutions(one)]
+            if unknown:
+                notes.append("%s: the files do not say how far the CTFs fit; %g Å is written as their resolution, "
+                             "which other plugins ask for." % (listed(unknown), to_scipion.RESOLUTION))
             ctfs = SetOfCTFTomoSeries.create(self._getPath(), template="ctfTomoSeries%s.sqlite")
             ctfs.setSetOfTiltSeries(self.TiltSeries)
             for arguments in with_ctf:

@@ -5,7 +5,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import positions, subsets
 from .form import addCompute, addOthers
-from .protocol_base import ProtTomoExportBase
+from .protocol_base import PARTICLES, ProtTomoExportBase
 
 
 class ProtTomoExportIntersect(ProtTomoExportBase):
@@ -19,14 +19,15 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
     _label = "intersect particles"
     _possibleOutputs = {"Coordinates": SetOfCoordinates3D, "Subtomograms": SetOfSubTomograms}
     VERB = "intersect"
+    INPUTS = {"old": "inputOld", "new": "inputNew"}
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
         form.addSection("Input")
-        form.addParam("inputOld", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms", important=True,
+        form.addParam("inputOld", PointerParam, pointerClass=PARTICLES, important=True,
                       label="Old particles", help="The output is of this kind, unless only new particles are added to "
                       "sub-tomograms, when it is coordinates.")
-        form.addParam("inputNew", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms", important=True,
+        form.addParam("inputNew", PointerParam, pointerClass=PARTICLES, important=True,
                       label="New particles", help="Coordinates picked at any pixel size, or sub-tomograms, whose "
                       "refined shifts are applied to the positions. Tomograms are matched by tsId.")
         # What its tables are asked is known here, from the sets.
@@ -44,8 +45,7 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
     # --------------------------- STEPS functions -----------------------------
     def convertInputStep(self, key):
         """Write the tables of both sets."""
-        for name, path in self._jobInputs().items():
-            subsets.write_table(path, {"old": self.inputOld, "new": self.inputNew}[name].get(), self._centre())
+        self._writeInputs([])
 
     def intersectStep(self, key):
         """Run the job; the files that it must leave are checked."""
@@ -53,19 +53,19 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
         return [self._getExtraPath("particles.star"), self._getExtraPath("report", "matches.csv")]
 
     def _jobInputs(self):
-        return {"old": self._getExtraPath("input", "old.star"), "new": self._getExtraPath("input", "new.star")}
+        return {name: self._inputPath(name + ".star") for name in ("old", "new")}
+
+    def _writeInputs(self, names):
+        for name, path in self._jobInputs().items():
+            subsets.write_table(path, getattr(self, self.INPUTS[name]).get(), self._centre())
+        return [], {}
 
     def createOutputStep(self, key):
         """Make the output: copies of the old items, or coordinates if there are new ones among them."""
         old, values = self.inputOld.get(), self._optionValues()
         isVolumes = isinstance(old, SetOfSubTomograms) and not values["only_new"]
         coordinates = subsets.coordinates(old)
-        if isVolumes:
-            output = self._createSetOfSubTomograms()
-            output.copyInfo(old)
-        else:
-            output = self._createSetOfCoordinates3D(coordinates.getPrecedents())
-            subsets.like(output, coordinates)
+        output = subsets.create_like(self, old if isVolumes else coordinates)
         if values["only_new"]:
             subsets.add_table(output, self._getExtraPath("particles.star"), coordinates.getPrecedents(),
                               self._centre())
@@ -84,8 +84,9 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
         values = self._optionValues()
         if not (values["only_old"] or values["both"] or values["only_new"]):
             return ["Only old, in both, only new: none of the sets is chosen. Choose at least one."]
-        if not values["only_new"]:
-            return []
+        errors = self._notParticles("inputOld", "inputNew")
+        if errors or not values["only_new"]:
+            return errors
         old, new = (subsets.coordinates(p.get()) for p in (self.inputOld, self.inputNew))
         ticked = [name.strip() for name in values["sources"].split(",") if name.strip()]
         known = {t.getTsId() for t in old.getPrecedents().iterItems()}

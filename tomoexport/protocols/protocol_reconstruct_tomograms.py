@@ -32,6 +32,7 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
     _label = "reconstruct tomograms"
     _possibleOutputs = {"Tomograms": SetOfTomograms, "Deconvolved": SetOfTomograms, FAILED: SetOfTiltSeries}
     VERB = "reconstruct"
+    INPUTS = {"tomograms": "inputTiltSeries"}
     OUTPUT = ("pixel_size", "size_x", "size_y", "size_z", "halves", "halves_by", "deconvolve", "deconv_strength",
               "deconv_falloff", "deconv_highpass", "full_voxels")
 
@@ -51,19 +52,17 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
         addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
-    def _convertInput(self, names):
+    def _writeInputs(self, names):
         ctfs = self.inputCtfs.get() if self._needsCtf() else None
         series, notes, failures = from_scipion.tilt_series_set(
             self.inputTiltSeries.get(), names, ctfs, hand=self._optionValues()["hand"],
             centre=CENTRES[self.transformCentre.get()])
-        for name in names:
-            self._setFailure(name, failures.get(name, ""), "input")
         if series:
-            write_project(self._getExtraPath("input"), series)
-        self._note(self._warnings() + self._orphans() + notes)
+            write_project(self._inputPath(), series)
+        return notes, failures
 
     def _jobInputs(self):
-        return {"tomograms": self._getExtraPath("input", "tomograms.star")}
+        return {"tomograms": self._inputPath("tomograms.star")}
 
     def _checkResult(self, result):
         for name in ("tomogram", "odd", "even", "deconv"):

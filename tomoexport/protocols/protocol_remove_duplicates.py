@@ -5,7 +5,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import subsets
 from .form import addCompute, addOthers
-from .protocol_base import ProtTomoExportBase
+from .protocol_base import PARTICLES, ProtTomoExportBase
 
 
 class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
@@ -19,12 +19,13 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
     _label = "remove duplicates"
     _possibleOutputs = {"Coordinates": SetOfCoordinates3D, "Subtomograms": SetOfSubTomograms}
     VERB = "duplicates"
+    INPUTS = {"particles": "inputParticles"}
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
         form.addSection("Input")
-        form.addParam("inputParticles", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms",
-                      important=True, label="Particles", help="Coordinates, or sub-tomograms, whose refined shifts are "
+        form.addParam("inputParticles", PointerParam, pointerClass=PARTICLES, important=True,
+                      label="Particles", help="Coordinates, or sub-tomograms, whose refined shifts are "
                       "applied to the positions. Scipion's score counts as rlnAutopickFigureOfMerit if there is no "
                       "such column.")
         addOthers(form, self.VERB, "allow_loss", "star")
@@ -40,7 +41,7 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
     # --------------------------- STEPS functions -----------------------------
     def convertInputStep(self, key):
         """Write the table of the particles."""
-        subsets.write_table(self._getExtraPath("input", "particles.star"), self.inputParticles.get(), self._centre())
+        self._writeInputs([])
 
     def removeStep(self, key):
         """Run the job; the files that it must leave are checked."""
@@ -48,18 +49,17 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
         return [self._getExtraPath("particles.star"), self._getExtraPath("report", "duplicates.csv")]
 
     def _jobInputs(self):
-        return {"particles": self._getExtraPath("input", "particles.star")}
+        return {"particles": self._inputPath("particles.star")}
+
+    def _writeInputs(self, names):
+        subsets.write_table(self._inputPath("particles.star"), self.inputParticles.get(), self._centre())
+        return [], {}
 
     def createOutputStep(self, key):
         """Make the output of copies of the items that stay."""
         items = self.inputParticles.get()
         isVolumes = isinstance(items, SetOfSubTomograms)
-        if isVolumes:
-            output = self._createSetOfSubTomograms()
-            output.copyInfo(items)
-        else:
-            output = self._createSetOfCoordinates3D(items.getPrecedents())
-            subsets.like(output, items)
+        output = subsets.create_like(self, items)
         subsets.copy_items(output, items, subsets.kept(self._getExtraPath("particles.star")), self._centre())
         self._addOutput("Subtomograms" if isVolumes else "Coordinates", output, self.inputParticles)
 
@@ -68,6 +68,9 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
         return self._optionValues()["centre"]
 
     # --------------------------- INFO functions ------------------------------
+    def _checkInputs(self):
+        return self._notParticles("inputParticles")
+
     def _outputLines(self):
         result = self._readJson(self._getExtraPath("results", "duplicates.json"))
         lines = ["%d particles stay, %d duplicates were removed" % (result["kept"], result["removed"])] if (

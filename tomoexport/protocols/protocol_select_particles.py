@@ -9,7 +9,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 from ..convert import attributes, subsets
 from ..io.exportedparticles import path_beside
 from .form import addCompute, addOthers
-from .protocol_base import ProtTomoExportBase
+from .protocol_base import PARTICLES, ProtTomoExportBase
 
 
 class ProtTomoExportSelect(ProtTomoExportBase):
@@ -22,12 +22,13 @@ class ProtTomoExportSelect(ProtTomoExportBase):
     _label = "select particles (tomoDRGN / cryoDRGN)"
     _possibleOutputs = {"Coordinates": SetOfCoordinates3D, "Subtomograms": SetOfSubTomograms}
     VERB = "select"
+    INPUTS = {"particles": "inputParticles", "exported": "inputSeries", "kept": "keptFile", "indexed": "indexedFile"}
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
         form.addSection("Input")
-        form.addParam("inputParticles", PointerParam, pointerClass="SetOfCoordinates3D, SetOfSubTomograms",
-                      important=True, label="Particles", help="The set whose images were exported: coordinates, "
+        form.addParam("inputParticles", PointerParam, pointerClass=PARTICLES, important=True,
+                      label="Particles", help="The set whose images were exported: coordinates, "
                       "sub-tomograms or pseudo-subtomograms.")
         form.addParam("inputSeries", PointerParam, pointerClass="SetOfParticles", important=True,
                       label="Exported images", help="The images that were exported for tomoDRGN / cryoDRGN.")
@@ -48,7 +49,7 @@ class ProtTomoExportSelect(ProtTomoExportBase):
     # --------------------------- STEPS functions -----------------------------
     def convertInputStep(self, key):
         """Write the table of the particles."""
-        subsets.write_table(self._getExtraPath("input", "particles.star"), self.inputParticles.get(), self._centre())
+        self._writeInputs([])
 
     def selectStep(self, key):
         """Run the job; the files that it must leave are checked."""
@@ -61,21 +62,19 @@ class ProtTomoExportSelect(ProtTomoExportBase):
         return job
 
     def _jobInputs(self):
-        paths = {"particles": self._getExtraPath("input", "particles.star"), "exported": self._exported(),
+        paths = {"particles": self._inputPath("particles.star"), "exported": self._exported(),
                  "kept": self.keptFile.get()}
         return dict(paths, indexed=self.indexedFile.get()) if self.indexedFile.get() else paths
+
+    def _writeInputs(self, names):
+        subsets.write_table(self._inputPath("particles.star"), self.inputParticles.get(), self._centre())
+        return [], {}
 
     def createOutputStep(self, key):
         """Make the output of copies of the items that were chosen."""
         items = self.inputParticles.get()
         isVolumes = isinstance(items, SetOfSubTomograms)
-        if isVolumes:
-            # Pseudo-subtomograms of other plugins are sub-tomograms of a class of their own, and stay that.
-            output = self._createSet(type(items), "subtomograms%s.sqlite", "")
-            output.copyInfo(items)
-        else:
-            output = self._createSetOfCoordinates3D(items.getPrecedents())
-            subsets.like(output, items)
+        output = subsets.create_like(self, items)
         subsets.copy_items(output, items, subsets.kept(self._getExtraPath("particles.star")), self._centre())
         self._addOutput("Subtomograms" if isVolumes else "Coordinates", output, self.inputParticles, self.inputSeries)
 
@@ -89,6 +88,9 @@ class ProtTomoExportSelect(ProtTomoExportBase):
 
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
+        errors = self._notParticles("inputParticles")
+        if errors:
+            return errors
         table = self._exported()
         if not isinstance(self.inputSeries.get(), SetOfParticles) or not table or not os.path.isfile(
                 path_beside(table)):

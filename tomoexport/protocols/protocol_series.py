@@ -41,7 +41,11 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
         if self._readJson(self._getExtraPath("key.json")) != key:
             cleanPath(self._getExtraPath("results"))
             write_json(self._getExtraPath("key.json"), key)
-        self._convertInput(self._seriesIds())
+        names = self._seriesIds()
+        notes, failures = self._writeInputs(names)
+        for name in names:
+            self._setFailure(name, self._spoken(failures.get(name, "")), "input")
+        self._note([self._spoken(line) for line in dict.fromkeys(self._doubts() + self._orphans() + notes)])
 
     def runSeriesStep(self, names, key, attempt):
         """Run the job of a tilt series, or of several, and look at what it left: a queue does not tell of failures."""
@@ -62,8 +66,8 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
         """Record whether a job has done a tilt series; ``error``: how the job ended."""
         result = self._result(name)
         if result.get("status") not in ("done", "skipped"):
-            self._setFailure(name, result.get("error") or str(
-                error or "%s: its job left no result. Look at the output log." % name), "job")
+            self._setFailure(name, self._spoken(result.get("error") or str(
+                error or "%s: its job left no result. Look at the output log." % name)), "job")
             return
         try:
             self._checkResult(result)
@@ -76,6 +80,13 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
         self._runJob(dict(self._job(), series=[], collect=True), "collect")
 
     # --------------------------- UTILS functions -----------------------------
+    def _planNames(self):
+        return self._seriesIds()
+
+    def _orphans(self):
+        """Tell which tilt series some inputs lack."""
+        return []
+
     def _result(self, name):
         """Return what a job recorded of one tilt series."""
         return self._readJson(self._getExtraPath("results", safe_stem(name) + ".json"))
