@@ -62,6 +62,16 @@
     doi = {10.7554/eLife.06980}
 }
 
+@article{Gilbert1972,
+    title = {Iterative methods for the three-dimensional reconstruction of an object from projections},
+    author = {Gilbert, P.},
+    journal = {Journal of Theoretical Biology},
+    volume = {36},
+    pages = {105--117},
+    year = {1972},
+    doi = {10.1016/0022-5193(72)90180-4}
+}
+
 @article{Harauz1986,
     title = {Exact filters for general geometry three dimensional reconstruction},
     author = {Harauz, G. and {van Heel}, M.},

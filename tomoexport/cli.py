@@ -8,7 +8,7 @@ import sys
 
 from . import __version__, lasting, options, stopping
 from .errors import InputError, TomoexportError
-from .io.atomic import write_text
+from .io.atomic import write_json
 from .io.plainfile import open_plain
 
 EXIT_CODES = ("Exit code: 0 all is well; 1 some tilt series failed, the others are finished; 2 nothing could be done: "
@@ -44,8 +44,8 @@ def parser():
     verbs.add_parser("doctor", help="Show versions, the GPU and a self-test of the kernels.")
     run = verbs.add_parser("run", help="Carry out a job file, as the steps of the Scipion protocols do.")
     run.add_argument("job", help="JSON with verb, options and, optionally, series or part, and collect.")
-    run.add_argument("--error-file", metavar="FILE", help="Write the reason here as well if the job fails: a queue "
-                     "keeps what is printed elsewhere.")
+    run.add_argument("--outcome", metavar="FILE", help="Write here, as JSON, what came of it: error, why it failed, or "
+                     "collected, what the tables hold. A queue keeps what is printed elsewhere.")
     return top
 
 
@@ -102,12 +102,17 @@ def _main(arguments):
 def _failed(given, reason):
     """Tell why nothing came of it, in a file as well if one is asked for."""
     print("error: %s" % reason, file=sys.stderr)
-    if getattr(given, "error_file", None):
-        try:
-            write_text(given.error_file, reason)
-        except OSError as error:
-            print("error: %s: %s." % (given.error_file, error.strerror or error), file=sys.stderr)
+    _record(given, {"error": reason})
     return 2
+
+
+def _record(given, outcome):
+    """Write the file that tells what came of a job, if one is asked for."""
+    if getattr(given, "outcome", None):
+        try:
+            write_json(given.outcome, outcome)
+        except OSError as error:
+            print("error: %s: %s." % (given.outcome, error.strerror or error), file=sys.stderr)
 
 
 def _act(given, top):
@@ -136,6 +141,7 @@ def _act(given, top):
         if getattr(given, "part", None) is not None:
             job["part"] = given.part
     done = runner.run(job)
+    _record(given, {"collected": done.get("collected"), "failed": done["failed"]})
     if done["failed"]:
         print("error: %d of %d tilt series failed: %s. The others are finished; results/ in the output folder has the "
               "reasons." % (len(done["failed"]), len(done["results"]), ", ".join(done["failed"])), file=sys.stderr)

@@ -174,7 +174,7 @@ class TiltSeriesOptions:
     alignment_pixel_size: float = option(0.0, "Pixel size of the alignment", "Of the images that IMOD aligned, if they "
                                          "were binned; 0 takes that of the tilt images.", unit="A", low=0.0,
                                          high=1000.0, advanced=True, affects="input")
-    xf_centre: str = option("imod", "Transforms of .xf are about", "The image centre of IMOD's own transforms, "
+    xf_centre: str = option("imod", "Tilt axis centre of .xf", "The image centre of IMOD's own transforms, "
                             "(N-1)/2, or pixel N/2, as programs mean it that drop the half pixel.",
                             choices=("imod", "relion"), advanced=True, affects="input")
     hand: int = option(0, "Defocus handedness", "How defocus changes with depth (rlnTomoHand): 0 takes it from the "
@@ -314,8 +314,8 @@ class ExportOptions(ExtractionOptions):
                               low=0, high=100_000)
     normalize_input: bool = option(True, "Normalise tilt images", "Bring every image to mean 0 and standard deviation "
                                    "1 first.")
-    min_tilts: int = option(1, "Fewest tilts", "Particles that lie wholly in fewer tilt images are left out and "
-                            "listed.", low=1, high=100_000)
+    min_tilts: int = option(1, "Minimum number of tilts", "Particles that lie wholly in fewer tilt images are left out "
+                            "and listed.", low=1, high=100_000)
     relative_paths: bool = option(True, "Paths relative to STAR", "Paths in the particle table count from its folder, "
                                   "so that the folder can be moved; otherwise they are absolute.", affects="table")
     float16: bool = option(False, "Half precision", "Write images as 16-bit floats (MRC mode 12), which RELION before "

@@ -359,12 +359,14 @@ def doubts(ts_set, ts_ids, hand=0, size_known=False, ctf=True):
     -------
     list of str
     """
-    handless, sizeless, filtered, corrected = [], [], [], []
+    handless, other, sizeless, filtered, corrected = [], [], [], [], []
     for ts in ts_set.iterItems():
         if ts.getTsId() not in ts_ids:
             continue
         if ctf and not hand and not known_hand(ts):
             handless.append(ts.getTsId())
+        if ctf and hand and known_hand(ts) == -hand:
+            other.append(ts.getTsId())
         if not size_known and not known_size(ts):
             sizeless.append(ts.getTsId())
         if ctf and ts.ctfCorrected():
@@ -373,7 +375,9 @@ def doubts(ts_set, ts_ids, hand=0, size_known=False, ctf=True):
                  for ti in ts.iterItems()]
         if len(doses) > 1 and len(set(doses)) == 1:
             filtered.append(ts.getTsId())
-    lines = ((handless, "the handedness of the defocus is not known, %+d is assumed. Set it in the form if the "
+    lines = ((other, "the form says that the handedness of the defocus is %+d, the tilt series say %+d. The form's is "
+              "used." % (hand, -hand)),
+             (handless, "the handedness of the defocus is not known, %+d is assumed. Set it in the form if the "
               "geometry is the other one." % HAND),
              (sizeless, "the thickness of the tomogram is not known, %g A is assumed. Set it in the form." % THICKNESS),
              (filtered, "all views have the same dose, or none. Has the series been dose-filtered? Give the one before "

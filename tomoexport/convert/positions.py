@@ -154,8 +154,8 @@ def particles(items, centre="relion", ts_ids=None):
     ts_names = tuple(dict.fromkeys(names))
     index = {name: i for i, name in enumerate(ts_names)}
     turned = bool(np.abs(np.array(rotation) - np.eye(3)).max() > 1e-9)
-    return ParticleSet(position, rotation, [index[n] for n in names], ts_names, [uid[i] for i in own], found, oriented=turned,
-                       trajectory=movement.trajectories(position, rotation, moves))
+    return ParticleSet(position, rotation, [index[n] for n in names], ts_names, [uid[i] for i in own], found,
+                       oriented=turned, trajectory=movement.trajectories(position, rotation, moves))
 
 
 def _unpack(texts, common):

@@ -32,7 +32,8 @@ def write_maps(folder, maps, pixel_size, diameter=0.0, known=None):
     -------
     dict
         Plain values: paths of the maps; ``pixel_size`` in A, ``box`` in voxels; ``resolution_0143`` and
-        ``resolution_05`` in A; ``curves`` (FSC per shell) over ``frequency`` in 1/A; ``report``; ``files``.
+        ``resolution_05`` in A; ``stays_above``, those of the two thresholds below which the FSC of the half maps never
+        falls; ``curves`` (FSC per shell) over ``frequency`` in 1/A; ``report``; ``files``.
     """
     box = len(maps["average"])
     paths = {name: os.path.join(folder, name + ".mrc") for name in maps}
@@ -55,6 +56,7 @@ def write_maps(folder, maps, pixel_size, diameter=0.0, known=None):
     return dict(paths, pixel_size=pixel_size, box=box,
                 resolution_0143=resolution(curves["half maps"], box, pixel_size, 0.143),
                 resolution_05=resolution(curves["half maps"], box, pixel_size, 0.5),
+                stays_above=[level for level in (0.143, 0.5) if (curves["half maps"][1:] >= level).all()],
                 curves={name: curve.tolist() for name, curve in curves.items()}, frequency=frequency.tolist(),
                 report=picture, files=list(paths.values()))
 
@@ -71,7 +73,26 @@ def resolutions(result):
     -------
     str
     """
-    return "%.1f A at FSC 0.143, %.1f A at 0.5" % (result["resolution_0143"], result["resolution_05"])
+    return ", ".join(falls(result, level) for level in (0.143, 0.5))
+
+
+def falls(result, level):
+    """A text that says where the FSC of half maps falls below a threshold, or that it never does.
+
+    Parameters
+    ----------
+    result : dict
+        As `write_maps` returns it.
+    level : {0.143, 0.5}
+
+    Returns
+    -------
+    str
+    """
+    length = result["resolution_0143" if level == 0.143 else "resolution_05"]
+    if level in result.get("stays_above", ()):
+        return "FSC stays above %g to the last frequency, %.1f A" % (level, length)
+    return "%.1f A at FSC %g" % (length, level)
 
 
 def damaged(paths, shape, table):

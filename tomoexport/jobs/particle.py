@@ -198,6 +198,6 @@ def collect(options, results):
     told = dict({name: out[name] for name in ("average", "half1", "half2")}, resolution=maps.resolutions(out),
                 kept=len(kept), half_particles=[int(n) for n in counts], symmetry=options.symmetry.upper(),
                 dropped=dropped)
-    more = {name: out[name] for name in ("pixel_size", "box", "resolution_0143", "resolution_05")}
+    more = {name: out[name] for name in ("pixel_size", "box", "resolution_0143", "resolution_05", "stays_above")}
     atomic.write_json(os.path.join(options.output, "map.json"), dict(told, **more))
     return told

@@ -262,8 +262,21 @@ def plan_particles(verb, options, only):
     out.memory_bytes += max(0, int(table_bytes) - PROCESS_BYTES // 2)
     if short:
         problems.append(_too_little(max(short), devices, room))
-    problems += _nothing_kept(verb, options, units)
+    problems += _nothing_kept(verb, options, units) + _more_than_there_are(options, only, complete.values())
     return out
+
+
+def _more_than_there_are(options, only, geometries):
+    """Problems of a number of tilts that a series, or none of them, has."""
+    wanted, found = getattr(options, "first_tilts", 0), {g.ts_id: g.n_tilts for g in geometries}
+    short = sorted(name for name, count in found.items() if count < wanted)
+    if not short:
+        return []
+    if len(short) == len(found) and only is None:
+        return [Problem("error", "--first-tilts", "%d are asked for, the tilt series have %d at most" % (
+            wanted, max(found.values())), "Give a smaller number, or 0 for all")]
+    return [Problem("warning", "--first-tilts", "fewer than %d tilts are in %s, whose tilts are all used" % (
+        wanted, ", ".join(short[:8]) + (" and %d more" % (len(short) - 8) if len(short) > 8 else "")))]
 
 
 def _plan_unit(unit, verb, options, own, whole, room, problems):

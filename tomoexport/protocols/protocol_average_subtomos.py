@@ -4,8 +4,8 @@ from pwem.objects import SetOfFSCs
 from pyworkflow.protocol import PointerParam
 from tomo.objects import AverageSubTomogram
 
-from ..convert import positions
-from .form import addCompute, addOthers
+from ..convert import attributes, positions, refined
+from .form import addCompute, addGroups
 from .protocol_base import ProtTomoExportBase
 
 
@@ -28,7 +28,7 @@ class ProtTomoExportAverage(ProtTomoExportBase):
                       label="Sub-tomograms", help="Sub-tomograms that this plugin exported, or a subset of them, with "
                       "orientations. Each needs its 3D CTF; halves are those of the column rlnRandomSubset, or else "
                       "every second particle.")
-        addOthers(form, self.VERB)
+        addGroups(form, self.VERB)
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------
@@ -63,6 +63,10 @@ class ProtTomoExportAverage(ProtTomoExportBase):
     # --------------------------- INFO functions ------------------------------
     def _checkInputs(self):
         errors = self._notParticles("inputSubtomograms")
+        items = self.inputSubtomograms.get()
+        if not errors and (refined.is_refined(items) or attributes.take(items.getFirstItem(), attributes.BOX)):
+            errors = ["%s: they are pseudo-subtomograms, whose 3D CTFs are none of a sub-tomogram. Use reconstruct "
+                      "particle, which takes them." % self.getParam("inputSubtomograms").getLabel()]
         if not errors:
             positions.check_subtomograms(self.inputSubtomograms.get())
         return errors

@@ -21,9 +21,10 @@ from ..io import mrc
 from ..io.atomic import write_json
 from ..io.manifest import fingerprint
 from ..jobs import runner
+from ..jobs.maps import falls
 from ..options import from_dict
 from ..plugin import Plugin
-from .form import optionValues, spoken
+from .form import optionValues, spoken, unanswered
 
 #: What an input for particles offers; classes that other plugins derive from these come with them.
 PARTICLES = "SetOfCoordinates3D, SetOfSubTomograms"
@@ -60,12 +61,18 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
     def _runJob(self, job, name):
         """Run a job of the command line, on the GPUs of this step; what it gave as the reason of a failure is raised.
 
-        A queue tells neither how a job ended nor what it printed: the reason comes in a file.
+        A queue tells neither how a job ended nor what it printed: this comes in a file.
+
+        Returns
+        -------
+        dict
+            What the job's tables hold; empty if it wrote none.
         """
-        path, reason = (os.path.abspath(self._getExtraPath("jobs", name + end)) for end in (".json", ".error"))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if os.path.exists(reason):
-            os.remove(reason)
+        path, came = (os.path.abspath(self._getExtraPath(folder, name + ".json")) for folder in ("jobs", "outcomes"))
+        for one in (path, came):
+            os.makedirs(os.path.dirname(one), exist_ok=True)
+        if os.path.exists(came):
+            os.remove(came)
         write_json(path, job)
         environ = Plugin.getEnviron()
         gpus = self._stepsExecutor.getGpuList() if self.usesGpu() and not self.useQueueForSteps() else None
@@ -73,15 +80,19 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(g) for g in gpus)
         error = None
         try:
-            self.runJob(shlex.quote(sys.executable), "-m tomoexport run %s --error-file %s" % (
-                shlex.quote(path), shlex.quote(reason)), env=environ)
+            self.runJob(shlex.quote(sys.executable), "-m tomoexport run %s --outcome %s" % (
+                shlex.quote(path), shlex.quote(came)), env=environ)
         except Exception as raised:
             error = raised
-        if os.path.exists(reason):
-            with open(reason, encoding="utf-8", errors="surrogateescape") as file:
-                raise RuntimeError(self._spoken(file.read())) from error
+        outcome = self._readJson(came)
+        if outcome.get("error"):
+            raise RuntimeError(self._spoken(outcome["error"])) from error
         if error is not None:
             raise error
+        collected = outcome.get("collected") or {}
+        if collected:
+            write_json(self._getExtraPath("collected.json"), collected)
+        return collected
 
     def _job(self):
         """Return the job without its tilt series. Paths are absolute: a queue may start it in any folder."""
@@ -151,7 +162,7 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
             job = self._job()
             options = runner.read_options(self.VERB, job["options"])
             try:
-                planned = runner.plan(self.VERB, options, [n for n in names if n not in failures] or None)
+                planned = runner.plan(self.VERB, options)
             except InputError as error:
                 return [self._spoken(str(error))], []
             errors = [str(p) for p in planned.problems if p.severity == "error"]
@@ -176,7 +187,7 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         try:
             select_backends(values["device"], 1)
         except TomoexportError as error:
-            return ["%s: %s" % (self.getParam("device").getLabel(), error)]
+            return [self._spoken(str(error))]
         return []
 
     def _spoken(self, text):
@@ -236,21 +247,27 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
 
     def _resolutionLines(self, path):
         """What a result says of the resolution; nothing if it is not there."""
-        result = self._readJson(path) if os.path.exists(path) else {}
-        return ["FSC falls to %s at %.1f Å" % (threshold, result[name]) for name, threshold in (
-            ("resolution_0143", "0.143"), ("resolution_05", "0.5")) if result.get(name)]
+        result = self._readJson(path)
+        if not result.get("resolution_0143"):
+            return []
+        return [falls(result, level).replace(" A", " Å") if level in result.get("stays_above", ()) else
+                "FSC falls to %g at %.1f Å" % (level, result[name]) for name, level in (
+                    ("resolution_0143", 0.143), ("resolution_05", 0.5))]
 
     # --------------------------- INFO functions ------------------------------
     def _validate(self):
         errors = self._checkForm()
         if errors or self._isIncomplete():
             return errors
+        open_ = ["%s: no value is given. Give one; the wand beside it proposes values." % label
+                 for label in self._unanswered()]
         try:
             if self.VERB:
                 from_dict(self.VERB, self._optionValues())
-            return self._checkInputs() or (self._checkDevice() + self._planned()[0] if self.VERB else [])
+            errors = self._checkInputs() + open_
+            return errors or (self._checkDevice() + self._planned()[0] if self.VERB else [])
         except InputError as error:
-            return [self._spoken(str(error))]
+            return [self._spoken(str(error))] + open_
 
     def _isIncomplete(self):
         """Tell whether an input that is needed was not chosen; Scipion itself says which."""
@@ -278,12 +295,16 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         return ["%s: %s" % (self.getParam(name).getLabel(), line) for name in names
                 for line in subsets.obstacles(getattr(self, name).get())]
 
+    def _unanswered(self):
+        """Labels of the numbers that nobody has given and that have no default."""
+        return unanswered(self, self.VERB)
+
     def _checkInputs(self):
         """Tell what else is wrong with the inputs, all of which are there."""
         return []
 
     def _warnings(self):
-        if self._isIncomplete():
+        if self._isIncomplete() or self._unanswered():
             return []
         return list(dict.fromkeys(self._doubts() + (self._planned()[1] if self.VERB else [])))
 
@@ -300,6 +321,13 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
 
     def _outputLines(self):
         return ["%s: %s" % (name, output) for name, output in self.iterOutputAttributes()]
+
+    def _tableLines(self):
+        """What the tables are called that other programs read, and what these must be told."""
+        collected = self._readJson(self._getExtraPath("collected.json"))
+        return ["%s: %s" % (what, self._relative(collected[name])) for name, what in (
+            ("optimisation_set", "Optimisation set"), ("star", "Particle table")) if collected.get(name)] + list(
+                collected.get("advice") or ())
 
     def _citations(self):
         return ["JimenezDeLaMorena2022"]

@@ -23,8 +23,8 @@ class ProtTomoExportImageSeries(ProtTomoExportSubtomos):
     _label = "export for tomoDRGN / cryoDRGN"
     _possibleOutputs = {"Particles": SetOfParticles, FAILED: SetOfTiltSeries}
     VERB = "series"
-    EXPORT = ("reader", "form", "species", "pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z",
-              "first_tilts", "hand", "stacks", "star")
+    EXPORT = ("Program", "Size", "Centre", "Tilts", "CTF")
+    PROCESSING = ("Images", "Files")
 
     # --------------------------- STEPS functions -----------------------------
     def _checkResult(self, result):
@@ -70,6 +70,9 @@ class ProtTomoExportImageSeries(ProtTomoExportSubtomos):
 
     def _doubts(self):
         return super()._doubts() + self._problems("warning")
+
+    def _tableLines(self):
+        return super(ProtTomoExportSubtomos, self)._tableLines()
 
     def _methods(self):
         return ["Image series of %d pixels at %g Å per pixel were cut out of the tilt images with tomoexport."

@@ -11,7 +11,7 @@ from ..io import mrc, particlestar, species
 from ..io.relion5 import read_project, write_project
 from ..io.species import read_species
 from ..options import VERBS
-from .form import addCompute, addOptions, addOthers
+from .form import addCompute, addGroups, paramName
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
@@ -28,8 +28,8 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
     _possibleOutputs = {"Subtomograms": SetOfSubTomograms, FAILED: SetOfTiltSeries}
     VERB = "subtomo"
     INPUTS = {"tomograms": "inputTiltSeries", "particles": "inputCoordinates"}
-    EXPORT = ("species", "pixel_size", "box", "diameter", "shift_x", "shift_y", "shift_z", "prerotate", "first_tilts",
-              "hand", "star")
+    EXPORT = ("Size", "Centre and orientation", "Tilts", "CTF")
+    PROCESSING = ("Images", "Numerics", "Files")
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
@@ -45,10 +45,12 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", important=True, label="CTFs",
                       help="Defocus of every tilt; joined with the images by acquisition order. Views without one are "
                       "excluded.")
-        addOptions(form, self.VERB, *self.EXPORT)
-        form.addSection("Processing")
-        addOthers(form, self.VERB, *self.EXPORT)
+        addGroups(form, self.VERB, "Positions")
         addTransformCentre(form)
+        form.addSection("Export")
+        addGroups(form, self.VERB, *self.EXPORT)
+        form.addSection("Processing")
+        addGroups(form, self.VERB, *self.PROCESSING, last=True)
         addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
@@ -108,9 +110,12 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
             known = read_species(values["species"])
             for name, value in (("pixel_size", known.pixel_size), ("box", known.box + known.box % 2),
                                 ("diameter", known.diameter)):
-                if value and values[name] == specs[name]:
+                if value and getattr(self, paramName(name)).get() in (None, specs[name]):
                     values[name] = value
         return values
+
+    def _unanswered(self):
+        return [] if self.species.get() else super()._unanswered()
 
     def _moved(self, particles):
         """The particles as they lie in what was exported."""
@@ -161,9 +166,18 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         return from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(),
                                    hand=self._optionValues()["hand"], size_known=True)
 
+    def _tableLines(self):
+        lines = super()._tableLines()
+        return lines + ["RELION 3 reads this table as it stands; RELION 4 and 5 need --ctf3d_not_squared: the 3D CTF "
+                        "holds one factor of the CTF."] if lines else []
+
     def _methods(self):
-        return ["Sub-tomograms of %d voxels at %g Å per pixel and their 3D CTFs were reconstructed with tomoexport."
-                % tuple(self._optionValues()[name] for name in ("box", "pixel_size"))]
+        values = self._optionValues()
+        return ["Sub-tomograms of %d voxels at %g Å per pixel and their 3D CTFs were reconstructed with tomoexport, "
+                "from %s, weighted by dose%s." % (
+                    values["box"], values["pixel_size"], "the first %d tilts by dose" % values["first_tilts"]
+                    if values["first_tilts"] else "all tilts", " and turned into the frame of the map"
+                    if values["prerotate"] else "")]
 
     def _citations(self):
         return super()._citations() + ["Tegunov2021", "Jackson1991"]

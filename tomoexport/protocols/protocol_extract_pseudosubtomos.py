@@ -28,7 +28,7 @@ from ..jobs import pseudosubtomo, windows
 from ..jobs.particles import read_table
 from ..jobs.tiltseries import given
 from ..options import VERBS, ParticleTableOptions, TiltSeriesOptions, from_dict
-from .form import addCompute, addOptions, addOthers, optionValues
+from .form import GROUPS, addCompute, addGroups, addOptions, optionValues
 from .protocol_reconstruct_tomograms import CENTRES, addTransformCentre
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
@@ -81,24 +81,26 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
                       "project, or an optimisation set of RELION, or its tables.")
         form.addParam("inReParticles", PointerParam, important=True, condition=SETS,
                       pointerClass=refined.particle_classes("SetOfCoordinates3D", "SetOfSubTomograms"),
-                      label="Coordinates or pseudo-subtomograms", help="Coordinates, with or without orientations, "
+                      label="Particles", help="Coordinates, with or without orientations, "
                       "picked at any pixel size; aligned sub-tomograms; or, with scipion-em-reliontomo, refined "
                       "pseudo-subtomograms, which are extracted again with their alignment, trajectories and tilt "
                       "series as refined.")
         form.addParam("inputCtfTs", PointerParam, pointerClass="SetOfCTFTomoSeries", allowsNull=True, condition=SETS,
-                      label="CTF tomo series (opt)", help="Defocus of every tilt; joined with the images by "
+                      label="CTFs", help="Defocus of every tilt; joined with the images by "
                       "acquisition order. Views without one are excluded. Refined pseudo-subtomograms have their own.")
         form.addParam("inputTS", PointerParam, pointerClass="SetOfTiltSeries", allowsNull=True,
-                      label="Tilt series (opt)", help="Aligned tilt series, not interpolated, that the tomograms were "
+                      label="Tilt series", help="Aligned tilt series, not interpolated, that the tomograms were "
                       "made from: they are called the same (tsId). Excluded views take no part. Refined "
                       "pseudo-subtomograms and RELION's tables have their own; given here as well, they are what the "
                       "projected centres are shown on.")
         addOptions(form, self.VERB, *FILES, *BESIDE, condition=TABLES)
         self._defineTomograms(form)
-        addOptions(form, self.VERB, "hand", "centre")
+        addOptions(form, self.VERB, "hand")
+        addGroups(form, self.VERB, "Positions")
         addTransformCentre(form, condition=SETS)
         form.addSection(self.SECTION)
-        addOthers(form, self.VERB, *FILES, "hand", "centre")
+        addGroups(form, self.VERB, *[title for title in GROUPS[self.VERB] if title != "Positions"], last=True,
+                  shown=FILES + ("hand",))
         addCompute(form, self.VERB, threads=3)
 
     def _defineTomograms(self, form):
@@ -161,7 +163,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         values, centre = self._optionValues(), optionValues(self, self.VERB)["centre"]
         series = self._series()
         particles = pseudosubtomos.read_table(self._getExtraPath(), count)
-        coordinates = self._addCoordinates(centre) if self._fromTables() else self._coordinatesPointer()
+        coordinates = self._addCoordinates(centre) if self._lackCoordinates() else self._coordinatesPointer()
         frames, volumes = pseudosubtomos.frames_by_name(coordinates.get().getPrecedents(), centre)
         particles, whole = pseudosubtomos.bring_home(self._getExtraPath(), particles, series, frames, self._named)
         pixel_size = series[0].geometry.pixel_size
@@ -184,16 +186,24 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         self._addOutput(PARTICLES, output, *[getattr(self, name) for name in (
             "inReParticles", "inputCtfTs", "inputTS", "inputTomograms") if self.evalParamCondition(name)])
 
+    def _lackCoordinates(self):
+        """Tell whether particles have no coordinates in the project, or fewer, as sets that were joined: the set that
+        scipion-em-reliontomo reads has no more particles than coordinates."""
+        return self._fromTables() or self._coordinates().getSize() < self._items().getSize()
+
     def _addCoordinates(self, centre):
-        """Make coordinates of the particles of RELION's tables; return a pointer to them."""
-        tomograms = self.inputTomograms.get()
+        """Make coordinates of the particles that were extracted; return a pointer to them."""
+        source = self.inputTomograms
+        if not self._fromTables():
+            source = self._coordinates()._precedentsPointer
+        tomograms = source.get()
         found, _ = import_files.particles(self._getExtraPath("particles.star"), tomograms, centre=centre)
-        output = self._createSetOfCoordinates3D(self.inputTomograms)
+        output = self._createSetOfCoordinates3D(source)
         output.setSamplingRate(tomograms.getSamplingRate())
         size = self._diameter() / tomograms.getSamplingRate()
         output.setBoxSize(max(2, 2 * int(round(size / 2))))
         to_scipion.add_coordinates(output, found, tomograms, centre)
-        self._addOutput(COORDINATES, output, self.inputTomograms)
+        self._addOutput(COORDINATES, output, self.inputTomograms if self._fromTables() else self.inReParticles)
         return Pointer(self, extended=COORDINATES)
 
     def _addProjected(self, names):
@@ -312,10 +322,6 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         if self.PAIRED and self._coordinates() is None:
             return errors + ["%s: the set has no coordinates. Give one that was extracted from coordinates."
                              % self.getParam("inReParticles").getLabel()]
-        if self.PAIRED and refined.plugin() and self._coordinates().getSize() < items.getSize():
-            errors.append("Particles: there are %d, and %d coordinates belong to them; scipion-em-reliontomo would "
-                          "leave out the others. Join the coordinates as well." % (
-                              items.getSize(), self._coordinates().getSize()))
         particles = positions.particles(items, ts_ids=names)
         if self._isAgain():
             return errors
@@ -344,7 +350,7 @@ class ProtTomoExportPseudoSubtomos(ProtTomoExportSeriesBase):
         if self._fromTables():
             return []
         if self._isAgain():
-            return ["CTF tomo series: they are not used, the particles have their own, refined ones."] if (
+            return ["CTFs: they are not used, the particles have their own, refined ones."] if (
                 self.inputCtfTs.get() is not None) else []
         if self.inputTS.get() is None or self.inputCtfTs.get() is None:
             return []

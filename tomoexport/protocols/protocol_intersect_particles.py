@@ -4,7 +4,7 @@ from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import positions, subsets
-from .form import addCompute, addOthers
+from .form import addCompute, addGroups
 from .protocol_base import PARTICLES, ProtTomoExportBase
 
 
@@ -30,9 +30,7 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
         form.addParam("inputNew", PointerParam, pointerClass=PARTICLES, important=True,
                       label="New particles", help="Coordinates picked at any pixel size, or sub-tomograms, whose "
                       "refined shifts are applied to the positions. Tomograms are matched by tsId.")
-        # What its tables are asked is known here, from the sets.
-        addOthers(form, self.VERB, "old", "new", "old_pixel_size", "new_pixel_size", "old_normalized", "new_normalized",
-                  "allow_loss", "star")
+        addGroups(form, self.VERB)
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------
@@ -97,7 +95,8 @@ class ProtTomoExportIntersect(ProtTomoExportBase):
     def _outputLines(self):
         counts = self._readJson(self._getExtraPath("results", "intersect.json")).get("counts", {})
         return super()._outputLines() + ["%s: %d" % (name.replace("_", " "), counts[name])
-                                         for name in ("only_old", "both", "only_new") if name in counts]
+                                         for name in ("only_old", "both", "only_new") if name in counts
+                                         ] + self._tableLines()
 
     def _methods(self):
         return ["Particles of two sets were matched by distance, within %g Å, with tomoexport." % self.tolerance.get()]

@@ -53,6 +53,9 @@ class ProtTomoExportReconstructParticle(ProtTomoExportPseudoSubtomos):
     def _outputLines(self):
         return super()._outputLines() + self._resolutionLines(self._getExtraPath("map.json"))
 
+    def _tableLines(self):
+        return []
+
     def _methods(self):
         values = self._optionValues()
         return ["The particle was reconstructed straight from the tilt series at binning %g with symmetry %s with "

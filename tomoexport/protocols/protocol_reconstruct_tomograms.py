@@ -6,7 +6,7 @@ from tomo.objects import SetOfTiltSeries, SetOfTomograms
 from ..convert import from_scipion, to_scipion
 from ..io import mrc
 from ..io.relion5 import write_project
-from .form import addCompute, addOptions, addOthers
+from .form import addCompute, addGroups
 from .protocol_series import FAILED, ProtTomoExportSeriesBase
 
 CENTRES = ("", "imod", "relion")
@@ -15,7 +15,7 @@ CENTRES = ("", "imod", "relion")
 def addTransformCentre(form, **more):
     """Add the question about which point the alignment transforms are about."""
     form.addParam("transformCentre", EnumParam, default=0, display=EnumParam.DISPLAY_HLIST, expertLevel=1, **more,
-                  choices=["as the tilt series, or IMOD's", "IMOD's (N-1)/2", "N/2"], label="Transforms are about",
+                  choices=["as the tilt series, or IMOD's", "IMOD's (N-1)/2", "N/2"], label="Tilt axis centre",
                   help="Scipion stores IMOD's transforms, about the image centre (N-1)/2. Some plugins drop the half "
                        "pixel when they make transforms from another program's alignment: choose N/2 for those. Tilt "
                        "series imported by this plugin know it.")
@@ -33,8 +33,6 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
     _possibleOutputs = {"Tomograms": SetOfTomograms, "Deconvolved": SetOfTomograms, FAILED: SetOfTiltSeries}
     VERB = "reconstruct"
     INPUTS = {"tomograms": "inputTiltSeries"}
-    OUTPUT = ("pixel_size", "size_x", "size_y", "size_z", "halves", "halves_by", "deconvolve", "deconv_strength",
-              "deconv_falloff", "deconv_highpass", "full_voxels")
 
     # -------------------------- DEFINE param functions -----------------------
     def _defineParams(self, form):
@@ -43,12 +41,13 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
                       label="Tilt series", help="Aligned tilt series, not interpolated, as recorded or binned. They "
                       "give dose and alignment.")
         form.addParam("inputCtfs", PointerParam, pointerClass="SetOfCTFTomoSeries", allowsNull=True,
-                      label="CTFs (optional)", help="Defocus of every tilt, joined with the images by acquisition "
+                      label="CTFs", help="Defocus of every tilt, joined with the images by acquisition "
                       "order. Views without one are excluded. Needed for CTF correction.")
-        addOptions(form, self.VERB, *self.OUTPUT)
-        form.addSection("Processing")
-        addOthers(form, self.VERB, *self.OUTPUT)
         addTransformCentre(form)
+        form.addSection("Output")
+        addGroups(form, self.VERB, "Tomograms", "Odd and even", "Deconvolution")
+        form.addSection("Processing")
+        addGroups(form, self.VERB, "Method", "CTF and dose", "Tilt images", last=True)
         addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
@@ -128,8 +127,20 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
 
     def _methods(self):
         values = self._optionValues()
-        return ["Tomograms were reconstructed at %g Å per pixel by weighted back-projection with tomoexport (CTF "
-                "correction: %s)." % (values["pixel_size"], values["ctf"])]
+        how = "weighted back-projection" if values["method"] == "wbp" else (
+            "%d iterations of the simultaneous iterative reconstruction technique (SIRT), begun from a smoothed "
+            "back-projection" % values["iterations"])
+        ctf = {"none": "The CTF was not corrected", "phaseflip": "Phases were flipped per slab of equal defocus",
+               "wiener": "The CTF was corrected by a Wiener filter per slab of equal defocus"}[values["ctf"]]
+        lines = ["Tomograms were reconstructed at %g Å per pixel by %s with tomoexport. %s; tilts were %sweighted by "
+                 "dose." % (values["pixel_size"], how, ctf, "" if values["dose_weighting"] else "not ")]
+        if values["halves"]:
+            lines.append("Tomograms of odd and even %s were made as well." % values["halves_by"])
+        if values["deconvolve"]:
+            lines.append("A deconvolved version was made (strength %g, falloff %g, high-pass %g Å)." % tuple(
+                values["deconv_" + name] for name in ("strength", "falloff", "highpass")))
+        return lines
 
     def _citations(self):
-        return super()._citations() + ["Harauz1986"]
+        sirt = self._optionValues()["method"] == "sirt"
+        return super()._citations() + (["Gilbert1972"] if sirt else ["Harauz1986"])

@@ -4,7 +4,7 @@ from pyworkflow.protocol import PointerParam
 from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import subsets
-from .form import addCompute, addOthers
+from .form import addCompute, addGroups
 from .protocol_base import PARTICLES, ProtTomoExportBase
 
 
@@ -28,7 +28,7 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
                       label="Particles", help="Coordinates, or sub-tomograms, whose refined shifts are "
                       "applied to the positions. Scipion's score counts as rlnAutopickFigureOfMerit if there is no "
                       "such column.")
-        addOthers(form, self.VERB, "allow_loss", "star")
+        addGroups(form, self.VERB)
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------
@@ -75,7 +75,7 @@ class ProtTomoExportRemoveDuplicates(ProtTomoExportBase):
         result = self._readJson(self._getExtraPath("results", "duplicates.json"))
         lines = ["%d particles stay, %d duplicates were removed" % (result["kept"], result["removed"])] if (
             "kept" in result) else []
-        return super()._outputLines() + lines
+        return super()._outputLines() + lines + self._tableLines()
 
     def _methods(self):
         return ["Of particles closer than %g Å the one with the best score was kept, with tomoexport."

@@ -8,7 +8,7 @@ from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 
 from ..convert import attributes, subsets
 from ..io.exportedparticles import path_beside
-from .form import addCompute, addOthers
+from .form import addCompute, addGroups
 from .protocol_base import PARTICLES, ProtTomoExportBase
 
 
@@ -36,7 +36,7 @@ class ProtTomoExportSelect(ProtTomoExportBase):
                       "filtered STAR file (tomoDRGN, cryoDRGN) or an index of particles, .pkl.")
         form.addParam("indexedFile", FileParam, label="Table of the index", help="The STAR file that the analysis "
                       "read, if it was not the export's own but a part of it: an index counts in this.")
-        addOthers(form, self.VERB, "exported", "kept", "indexed", "star")
+        addGroups(form, self.VERB)
         addCompute(form, self.VERB, threads=1)
 
     # -------------------------- INSERT steps functions -----------------------
@@ -103,7 +103,7 @@ class ProtTomoExportSelect(ProtTomoExportBase):
         result = self._readJson(self._getExtraPath("results", "select.json"))
         lines = ["%d of %d exported particles were selected" % (result["kept"], result["kept"] + result["removed"]),
                  "by %s" % self.keptFile.get()] if "kept" in result else []
-        return super()._outputLines() + lines
+        return super()._outputLines() + lines + self._tableLines()
 
     def _methods(self):
         return ["The particles that an analysis of heterogeneity kept were selected with tomoexport."]

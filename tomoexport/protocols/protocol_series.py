@@ -1,11 +1,13 @@
 """What the protocols have in common that work on one tilt series at a time."""
 
 import os
+from collections import Counter
 
 from pyworkflow.protocol import STEPS_PARALLEL
 from pyworkflow.utils import cleanPath
 
 from ..convert import to_scipion
+from ..convert.from_scipion import listed
 from ..io.atomic import write_json
 from ..io.paths import safe_stem
 from .protocol_base import ProtTomoExportBase
@@ -133,4 +135,34 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
 
     # --------------------------- INFO functions ------------------------------
     def _outputLines(self):
-        return super()._outputLines() + ["Failed: " + error for error in self._errors().values()]
+        return (super()._outputLines() + self._particleLines() + self._settingLines() + self._tableLines()
+                + ["Failed: " + error for error in self._errors().values()])
+
+    def _results(self):
+        """What the jobs recorded of all tilt series that they have done, by name."""
+        folder = self._getExtraPath("results")
+        records = [self._readJson(os.path.join(folder, name)) for name in sorted(os.listdir(folder))
+                   if name.endswith(".json")] if os.path.isdir(folder) else []
+        return {record["ts_id"]: record for record in records if record.get("status") == "done"}
+
+    def _particleLines(self):
+        """How many particles there are, and why others are not."""
+        entries = [p for record in self._results().values() for p in record.get("particles") or ()]
+        if not entries:
+            return []
+        why = Counter(p.get("reason") or "no reason is recorded" for p in entries if not p["kept"])
+        return ["%d of %d particles kept" % (sum(bool(p["kept"]) for p in entries), len(entries))] + [
+            "%d left out: %s" % (count, reason) for reason, count in why.most_common(6)] + (
+                ["and %d for other reasons" % sum(n for _, n in why.most_common()[6:])] if len(why) > 6 else [])
+
+    def _settingLines(self):
+        """Which handedness was used, whence it comes, and what has computed."""
+        lines, results = [], self._results()
+        for title, key in (("Handedness of the defocus", "hand"), ("Computed on", "device")):
+            found = {}
+            for name, record in results.items():
+                if record.get(key):
+                    found.setdefault(record[key], []).append(name)
+            lines += ["%s: %s%s" % (title, value, "" if len(found) == 1 else ": " + listed(names))
+                      for value, names in found.items()]
+        return lines
