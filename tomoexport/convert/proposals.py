@@ -184,11 +184,11 @@ def distances(old, new=None):
     """
     one, other = positions.particles(old), None if new is None else positions.particles(new)
     out = []
-    for name in one.ts_names:
+    for name in one.ts_ids:
         mine = one.in_series(name).position
         theirs = None
         if other is not None:
-            if name not in other.ts_names:
+            if name not in other.ts_ids:
                 continue
             theirs = other.in_series(name).position
         out.append(nearest(mine, theirs)[0])
@@ -212,8 +212,8 @@ def counts(old, new, tolerance):
     """
     one, other = positions.particles(old), positions.particles(new)
     both = 0
-    for name in one.ts_names:
-        if name in other.ts_names:
+    for name in one.ts_ids:
+        if name in other.ts_ids:
             partner, _ = match(one.in_series(name).position, other.in_series(name).position, tolerance)
             both += int((partner >= 0).sum())
     return len(one) - both, both, len(other) - both
@@ -273,7 +273,7 @@ def mean_of_particles(items, diameter=0.0):
     Raises
     ------
     InputError
-        If no particle lies wholly in its tomogram.
+        If no particle lies in its tomogram.
     """
     volumes = []
     if hasattr(items, "getCoordinates3D"):
@@ -284,25 +284,39 @@ def mean_of_particles(items, diameter=0.0):
                 volumes.append(volume)
             if len(volumes) == MOST_PARTICLES:
                 break
-    if not volumes:
-        coordinates = items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items
-        pixel_size = float(coordinates.getSamplingRate())
-        half = int(max(coordinates.getBoxSize() or 0, diameter / pixel_size, 16))
-        for tomogram in coordinates.getPrecedents().iterItems():
-            volume = None
-            for item in coordinates.iterCoordinates(volume=tomogram):
-                volume = mrc.read_volume(tomogram.getFileName())[0] if volume is None else volume
-                middle = [int(round(c.get() + n / 2)) for c, n in zip(
-                    (item._z, item._y, item._x), volume.shape)]
-                ranges = [(m - half, m + half) for m in middle]
-                if all(0 <= low and high <= n for (low, high), n in zip(ranges[1:], volume.shape[1:])):
-                    low = max(0, ranges[0][0])
-                    block = volume[low:ranges[0][1], slice(*ranges[1]), slice(*ranges[2])]
-                    volumes.append(np.repeat(block.mean(0)[None], 4, 0))
-                if len(volumes) == MOST_PARTICLES:
-                    break
-    if not volumes:
-        raise InputError("particles", "none lies wholly in its tomogram with a box of this size",
-                         "Give the diameter by hand")
-    mean = np.mean([v[3 * len(v) // 8:max(5 * len(v) // 8, 3 * len(v) // 8 + 1)].mean(0) for v in volumes], 0)
-    return np.asarray(mean), pixel_size
+    if volumes:
+        return np.mean([_middle(volume) for volume in volumes], 0), pixel_size
+    return _mean_of_crops(items.getCoordinates3D() if hasattr(items, "getCoordinates3D") else items, diameter)
+
+
+def _middle(volume):
+    """Mean of the sections in the middle quarter of a volume."""
+    n = len(volume)
+    return volume[3 * n // 8:max(5 * n // 8, 3 * n // 8 + 1)].mean(0)
+
+
+def _mean_of_crops(coordinates, diameter):
+    """Mean of what the tomograms show about the coordinates; where they end, of what there is."""
+    pixel_size = float(coordinates.getSamplingRate())
+    half = int(max(coordinates.getBoxSize() or 0, diameter / pixel_size, 8))
+    total, count, used = np.zeros((2 * half,) * 2), np.zeros((2 * half,) * 2), 0
+    for tomogram in coordinates.getPrecedents().iterItems():
+        frame, volume = positions.Frame(tomogram), None
+        for item in coordinates.iterCoordinates(volume=tomogram):
+            volume = mrc.read_volume(tomogram.getFileName())[0] if volume is None else volume
+            stored = np.array([item._x.get(), item._y.get(), item._z.get()])
+            # From the first voxel.
+            x, y, z = np.round(stored - np.array(tomogram.getShiftsFromOrigin()) / frame.pixel_size).astype(int)
+            sections = volume[max(0, z - half // 4):z + half // 4 + 1]
+            low, high = np.maximum(0, (y - half, x - half)), np.minimum(volume.shape[1:], (y + half, x + half))
+            if len(sections) and (high > low).all():
+                here = tuple(slice(a, b) for a, b in zip(low, high))
+                there = tuple(slice(a - c + half, b - c + half) for a, b, c in zip(low, high, (y, x)))
+                total[there] += sections[(slice(None), *here)].mean(0)
+                count[there] += 1
+                used += 1
+            if used == MOST_PARTICLES:
+                return total / np.maximum(count, 1), pixel_size
+    if not used:
+        raise InputError("particles", "none lies in its tomogram", "Give the diameter by hand")
+    return total / np.maximum(count, 1), pixel_size

@@ -158,7 +158,7 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
         if lost and not self.allowLoss.get():
             errors.append("%d particles would be lost: %s. Complete the inputs, or allow it in the form."
                           % (lost, "; ".join(orphans)))
-        return errors + from_scipion.obstacles(self.inputTiltSeries.get(), names, self._optionValues()["pixel_size"])
+        return errors + from_scipion.obstacles(self.inputTiltSeries.get(), names, self._smallest())
 
     def _doubts(self):
         if self._coordinates() is None:

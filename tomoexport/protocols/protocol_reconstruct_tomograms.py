@@ -118,7 +118,7 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
                           "Deconvolved version too: there are no CTFs. Give a set of CTFs.")
         elif not self._seriesIds():
             errors.append("CTFs: none belongs to the tilt series. " + " ".join(self._match()[1]))
-        return errors + from_scipion.obstacles(self.inputTiltSeries.get(), self._seriesIds(), values["pixel_size"])
+        return errors + from_scipion.obstacles(self.inputTiltSeries.get(), self._seriesIds(), self._smallest())
 
     def _doubts(self):
         values = self._optionValues()

@@ -85,6 +85,10 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
     def _planNames(self):
         return self._seriesIds()
 
+    def _smallest(self):
+        """Pixel size that the form asks for, to be compared with that of the images; infinite while it is open."""
+        return float("inf") if self._unanswered() else self._optionValues()["pixel_size"]
+
     def _orphans(self):
         """Tell which tilt series some inputs lack."""
         return []

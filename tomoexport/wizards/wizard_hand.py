@@ -54,10 +54,10 @@ def compare_hands(ts_set, ctf_set, items, most=MOST, box=BOX, folder=None):
     if not found.oriented:
         raise InputError("particles", "they have no orientations, without which a map shows nothing",
                          "Try both hands on a refinement")
-    common = set(ts_set.getTSIds()) & set(ctf_set.getTSIds()) & set(found.ts_names)
+    common = set(ts_set.getTSIds()) & set(ctf_set.getTSIds()) & set(found.ts_ids)
     if not common:
         raise InputError("inputs", "no tilt series is in all of them", "Compare their names")
-    names = [name for name in found.ts_names if name in common]
+    names = [name for name in found.ts_ids if name in common]
     sizes = {}
     if not refined.is_refined(items):
         sizes = {n: f.size for n, f in positions.frames(subsets.coordinates(items).getPrecedents()).items()}
