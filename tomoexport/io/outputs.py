@@ -60,15 +60,17 @@ class Outputs:
 
     def __exit__(self, *error):
         self._context.__exit__(*error)
-        if error[0] is not None and not atomic.is_watched():  # nothing of ours is at work any more
-            for one in [one for folder in self._noted for one in _temporary_in(folder, atomic.token())]:
-                _unlink(one)
+        stays = False
+        if not atomic.is_watched():  # nothing of ours is at work any more
+            stays = self._removes_not()
         with self._lock:
             if self._journal is not None:
                 try:
-                    _unlink(self._journal_path)
+                    if not stays:
+                        _unlink(self._journal_path)
                 except BaseException:  # a signal came just now
-                    _unlink(self._journal_path)
+                    if not stays:
+                        _unlink(self._journal_path)
                     raise
                 finally:
                     os.close(self._journal)
@@ -76,6 +78,16 @@ class Outputs:
         return False
 
     # ---- temporary files
+
+    def _removes_not(self):
+        """Remove what this process has left, where it failed or the disk did; tell whether something does not go.
+
+        Then its journal stays, by which the next run finds it.
+        """
+        left = [one for folder in self._noted for one in _temporary_in(folder, atomic.token())]
+        for one in left:
+            _unlink(one)
+        return any(map(os.path.lexists, left))
 
     def staging(self, folder):
         """Note a folder in which this process is going to have a temporary file; called by `atomic.staged`.

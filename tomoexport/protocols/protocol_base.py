@@ -12,6 +12,7 @@ from pwem.protocols import EMProtocol
 from pyworkflow.constants import BETA
 from pyworkflow.object import Set
 from pyworkflow.protocol import GPU_LIST, USE_GPU, PathParam
+from tomo.objects import SetOfCoordinates3D, SetOfSubTomograms
 from tomo.protocols import ProtTomoBase
 
 from ..convert import subsets, to_scipion
@@ -37,6 +38,8 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
     _devStatus = BETA
     VERB = ""
     WORDS = ""  # the verb whose options the form has, where it runs none
+    #: What changes no result.
+    ELSEWHERE = (USE_GPU, GPU_LIST, "numberOfThreads", "numberOfMpi", "threads", "device", "seriesPerJob", "binThreads")
     #: Inputs of the form that become files of the job, by the option that names the file.
     INPUTS = {}
 
@@ -52,8 +55,7 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
                 value = str(attribute.get())
                 if os.path.isfile(value):  # what is in a file counts, not its name alone
                     value = [value, Path(value)]
-            if name not in (USE_GPU, GPU_LIST, "numberOfThreads", "numberOfMpi", "threads", "device", "seriesPerJob",
-                            "binThreads"):
+            if name not in self.ELSEWHERE:
                 values[name] = value
         return fingerprint(values)
 
@@ -287,7 +289,9 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
             if isinstance(target, Set) and target.getSize() == 0:
                 errors.append("%s: the set is empty. Choose another one." % param.getLabel())
             elif isinstance(target, Set) and target.isStreamOpen():
-                errors.append("%s: the set is still growing. Wait until its run has finished." % param.getLabel())
+                errors.append("%s: the set is still growing. %sWait until its run has finished." % (
+                    param.getLabel(), "It does not say when a tilt series has all its particles. " if isinstance(
+                        target, (SetOfCoordinates3D, SetOfSubTomograms)) else ""))
         return errors
 
     def _notParticles(self, *names):

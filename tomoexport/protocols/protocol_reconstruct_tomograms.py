@@ -7,7 +7,8 @@ from ..convert import from_scipion, to_scipion
 from ..io import mrc
 from ..io.relion5 import write_project
 from .form import addCompute, addGroups
-from .protocol_series import FAILED, ProtTomoExportSeriesBase
+from .growing import ProtTomoExportGrowingBase
+from .protocol_series import FAILED
 
 CENTRES = ("", "imod", "relion")
 
@@ -21,12 +22,13 @@ def addTransformCentre(form, **more):
                        "series imported by this plugin know it.")
 
 
-class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
+class ProtTomoExportReconstruct(ProtTomoExportGrowingBase):
     """Reconstruct tomograms from aligned tilt series at any pixel size.
 
     Weighted back-projection with the exact filter for the tilts that are there; CTF correction per slab of equal
     defocus, weighting by dose, contrast inversion and the tomograms of odd and even tilts in the same pass. The tilt
-    axis is along Y. Excluded views take no part.
+    axis is along Y. Excluded views take no part. Tilt series that still arrive are followed: the outputs grow with
+    them, and close when they do.
     """
 
     _label = "reconstruct tomograms"
@@ -51,11 +53,14 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
         addCompute(form, self.VERB, threads=3)
 
     # --------------------------- STEPS functions -----------------------------
-    def _writeInputs(self, names):
+    def _read(self, names):
         ctfs = self.inputCtfs.get() if self._needsCtf() else None
-        series, notes, failures = from_scipion.tilt_series_set(
+        return from_scipion.tilt_series_set(
             self.inputTiltSeries.get(), names, ctfs, hand=self._optionValues()["hand"],
             centre=CENTRES[self.transformCentre.get()])
+
+    def _writeInputs(self, names):
+        series, notes, failures = self._read(names)
         if series:
             write_project(self._inputPath(), series)
         return notes, failures
@@ -72,22 +77,42 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
         """Make the sets anew from the files on disk."""
         self._addFailed(self._seriesIds())
         self._collect()
-        values = self._optionValues()
         names = set(self._seriesIds()) - set(self._errors())
-        for label, kind in (("Tomograms", "tomogram"), ("Deconvolved", "deconv"))[:1 + values["deconvolve"]]:
-            output = self._createSetOfTomograms(suffix="" if kind == "tomogram" else kind)
-            output.setSamplingRate(values["pixel_size"])
-            output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
+        for label, kind in self._kinds():
+            output = self._newSet(kind)
             for ts in self.inputTiltSeries.get().iterItems():
                 if ts.getTsId() in names:
-                    result = self._result(ts.getTsId())
-                    halves = [self._relative(result[name]) for name in ("odd", "even")] if (
-                        values["halves"] and kind == "tomogram") else ()
-                    output.append(to_scipion.tomogram(self._relative(result[kind]), ts, values["pixel_size"],
-                                                      result["centre"], halves, values["ctf"] != "none"))
+                    output.append(self._tomogram(ts, kind))
             self._addOutput(label, output, self.inputTiltSeries, self.inputCtfs)
 
+    def _grow(self, name):
+        ts = self.inputTiltSeries.get().getItem("_tsId", name)
+        for label, kind in self._kinds():
+            self._appendTo(label, lambda kind=kind: self._newSet(kind), self._tomogram(ts, kind))
+
     # --------------------------- UTILS functions -----------------------------
+    def _kinds(self):
+        """Outputs and what results call their files."""
+        return (("Tomograms", "tomogram"), ("Deconvolved", "deconv"))[:1 + self._optionValues()["deconvolve"]]
+
+    def _newSet(self, kind):
+        output = self._createSetOfTomograms(suffix="" if kind == "tomogram" else kind)
+        output.setSamplingRate(self._optionValues()["pixel_size"])
+        output.setAcquisition(self.inputTiltSeries.get().getAcquisition())
+        return output
+
+    def _tomogram(self, ts, kind):
+        """The tomogram of a tilt series that was reconstructed."""
+        values, result = self._optionValues(), self._result(ts.getTsId())
+        halves = [self._relative(result[name]) for name in ("odd", "even")] if (
+            values["halves"] and kind == "tomogram") else ()
+        return to_scipion.tomogram(self._relative(result[kind]), ts, values["pixel_size"], result["centre"], halves,
+                                   values["ctf"] != "none")
+
+    def _usedSets(self):
+        return [self.inputTiltSeries.get()] + ([self.inputCtfs.get()] if (
+            self.inputCtfs.get() is not None and self._needsCtf()) else [])
+
     def _seriesIds(self):
         return self._match()[0]
 
@@ -116,7 +141,7 @@ class ProtTomoExportReconstruct(ProtTomoExportSeriesBase):
             errors.append("CTF correction: there are no CTFs. Give a set of CTFs, or choose none."
                           if values["ctf"] != "none" else
                           "Deconvolved version too: there are no CTFs. Give a set of CTFs.")
-        elif not self._seriesIds():
+        elif not self._seriesIds() and not self._isFollowing():
             errors.append("CTFs: none belongs to the tilt series. " + " ".join(self._match()[1]))
         return errors + from_scipion.obstacles(self.inputTiltSeries.get(), self._seriesIds(), self._smallest())
 

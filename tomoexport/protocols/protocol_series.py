@@ -39,10 +39,7 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
     # --------------------------- STEPS functions -----------------------------
     def convertInputStep(self, key, attempt):
         """Write the tables that the jobs read."""
-        # What other parameters or inputs gave must not pass for the result of a job that a queue lost.
-        if self._readJson(self._getExtraPath("key.json")) != key:
-            cleanPath(self._getExtraPath("results"))
-            write_json(self._getExtraPath("key.json"), key)
+        self._forgetOthers(key)
         names = self._seriesIds()
         notes, failures = self._writeInputs(names)
         for name in names:
@@ -82,6 +79,12 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
         self._runJob(dict(self._job(), series=[], collect=True), "collect")
 
     # --------------------------- UTILS functions -----------------------------
+    def _forgetOthers(self, key):
+        """What other parameters or inputs gave must not pass for the result of a job that a queue lost."""
+        if self._readJson(self._getExtraPath("key.json")) != key:
+            cleanPath(self._getExtraPath("results"))
+            write_json(self._getExtraPath("key.json"), key)
+
     def _planNames(self):
         return self._seriesIds()
 

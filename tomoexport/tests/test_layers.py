@@ -14,7 +14,7 @@ ALLOWED = {
     "__main__": {"cli"}, "lasting": set(), "stopping": set(),
     "api": {"engine", "io", "jobs"},
     "convert": {"engine", "io", "jobs"}, "protocols": {"engine", "io", "jobs", "convert", "plugin"},
-    "viewers": {"io", "jobs", "convert", "protocols"}, "wizards": {"convert", "protocols", "jobs"},
+    "viewers": {"io", "jobs", "convert", "protocols"}, "wizards": {"io", "convert", "protocols", "jobs"},
     "plugin": set(), "__init__": {"plugin"}, "options": set(), "errors": set(), "bibtex": set(),
 }
 OPEN = {"options", "errors", ""}

@@ -1,6 +1,9 @@
 """The wands of the forms: what they propose, and that the form takes it."""
 
 import os
+import shutil
+import subprocess
+import tkinter
 from unittest import SkipTest, mock
 
 import numpy as np
@@ -210,10 +213,21 @@ class TestTomoExportGuiding(ProtocolTest):
         self.assertIsNotNone(self.make(ProtTomoExportAverage).getParam("diameter"))
 
     def test_the_dialog_of_the_diameter(self):
-        if not os.environ.get("DISPLAY"):
-            raise SkipTest("there is no screen")
-        import tkinter
-        root = tkinter.Tk()
+        if not shutil.which("Xvfb"):
+            raise SkipTest("there is no Xvfb")
+        read, write = os.pipe()
+        screen = subprocess.Popen(["Xvfb", "-displayfd", str(write), "-screen", "0", "1000x800x24", "-nolisten", "tcp"],
+                                  pass_fds=[write], stderr=subprocess.DEVNULL)
+        os.close(write)
+        try:
+            with os.fdopen(read) as number:
+                self.checkDialog(tkinter.Tk(screenName=":" + number.readline().strip()))
+        finally:
+            screen.terminate()
+            screen.wait()
+
+    def checkDialog(self, root):
+        """The circle and the answer follow the slider."""
         shown = {}
 
         def drive(dialog, window=None):
