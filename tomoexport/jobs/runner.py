@@ -486,8 +486,8 @@ def _one(module, unit, options, backend):
         unit.check_inputs()
         made = module.execute(unit, options, backend)
         unit.check_inputs()
-        result.update(made, status="done", device="GPU" if backend.on_gpu else "CPU",
-                      hand=unit.facts.get("hand", ""))
+        result.update({"device": "GPU" if getattr(backend, "on_gpu", False) else "CPU",
+                       "hand": unit.facts.get("hand", ""), **made, "status": "done"})
     except Exception as error:  # whatever it is, the other tilt series are not to suffer
         if isinstance(error, (OSError, MemoryError)):
             error = _explained(error, unit.name)
