@@ -19,7 +19,7 @@ RUN := VENV=$(VENV) tools/with-env
 SUITE := python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo check test test-faults test38 test-engine env-cryodrgn test-cryodrgn lint types hooks bench clean
+.PHONY: help env demo check test test-faults test38 test-engine env-cryodrgn test-cryodrgn lint types screenshots hooks bench clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -55,6 +55,9 @@ env-cryodrgn:  ## make the environment of cryoDRGN (.venv-cryodrgn), whose progr
 
 test-cryodrgn: env env-cryodrgn  ## cryoDRGN reads what we write
 	@TOMOEXPORT_CRYODRGN="$(CURDIR)/.venv-cryodrgn" $(RUN) python -m pytest -m cryodrgn $(TESTS)/programs $(PYTEST)
+
+screenshots: env  ## pictures of every form, wand and viewer, under Xvfb, in screenshots/; the best ones in docs/
+	@$(RUN) python -m scipion python tools/screenshots.py screenshots
 
 lint: env  ## ruff, and the style of the code
 	@$(RUN) python -m ruff check --output-format concise .
