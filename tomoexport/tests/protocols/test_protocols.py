@@ -267,10 +267,13 @@ class TestTomoExportForms(ProtocolTest):
         self.assertIn("nowhere.star", protocol.validate()[0])
 
     def test_F41_set_still_growing(self):
-        protocol = self.make(ProtTomoExportReconstruct, **self.inputs())
+        """What cuts out particles needs all of them; tomograms follow (test_growing.py)."""
+        protocol = self.make(ProtTomoExportSubtomos, inputCoordinates=(self.imported, "CTFs"), **self.inputs())
         self.imported.CTFs.setStreamState(Set.STREAM_OPEN)
         try:
-            self.assertIn("the set is still growing", " ".join(protocol._validate()))
+            self.assertIn("CTFs: the set is still growing", " ".join(protocol._validate()))
+            protocol = self.make(ProtTomoExportReconstruct, pixelSize=TOMO_PIXEL, **self.inputs())
+            self.assertNotIn("growing", " ".join(protocol._validate()))
         finally:
             self.imported.CTFs.setStreamState(Set.STREAM_CLOSED)
 
