@@ -69,11 +69,13 @@ class ProtTomoExportGrowingBase(ProtTomoExportSeriesBase):
     # --------------------------- STEPS functions -----------------------------
     def openStep(self, key):
         """Open the outputs again that a stop has closed; forget results of other parameters."""
-        self._forgetOthers(key)
+        changed = self._forgetOthers(key)
         write_json(self._getExtraPath("growing.json"), True)
         with self._lock:
-            for _, output in self.iterOutputAttributes():
-                if isinstance(output, Set):
+            for _, output in list(self.iterOutputAttributes()):
+                if changed:  # it names files of other parameters
+                    self.deleteOutput(output)
+                elif isinstance(output, Set):
                     output.setStreamState(Set.STREAM_OPEN)
                     output.write()
                     self._store(output)

@@ -261,15 +261,15 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         errors = self._checkForm()
         if errors or self._isIncomplete():
             return errors
-        open_ = ["%s: no value is given. Give one; the wand beside it proposes values." % label
+        lacking = ["%s: no value is given. Give one; the wand beside it proposes values." % label
                  for label in self._unanswered()]
         try:
             if self.VERB:
                 from_dict(self.VERB, self._optionValues())
-            errors = self._checkInputs() + open_
+            errors = self._checkInputs() + lacking
             return errors or (self._checkDevice() + self._planned()[0] if self.VERB else [])
-        except InputError as error:
-            return [self._spoken(str(error))] + open_
+        except (TomoexportError, OSError) as error:
+            return [self._spoken(str(error))] + lacking
 
     def _isIncomplete(self):
         """Tell whether an input that is needed was not chosen; Scipion itself says which."""

@@ -75,15 +75,41 @@ class ProtTomoExportSeriesBase(ProtTomoExportBase):
             self._setFailure(name, str(raised), "job")
 
     def _collect(self):
-        """Run the job that merges tables and draws the report."""
+        """Run the job that merges tables and draws the report; what other parameters left goes."""
         self._runJob(dict(self._job(), series=[], collect=True), "collect")
+        self._removeStale()
 
     # --------------------------- UTILS functions -----------------------------
     def _forgetOthers(self, key):
-        """What other parameters or inputs gave must not pass for the result of a job that a queue lost."""
-        if self._readJson(self._getExtraPath("key.json")) != key:
-            cleanPath(self._getExtraPath("results"))
-            write_json(self._getExtraPath("key.json"), key)
+        """What other parameters or inputs gave must not pass for the result of a job that a queue lost.
+
+        Returns
+        -------
+        bool
+            Whether there may be something of others.
+        """
+        if self._readJson(self._getExtraPath("key.json")) == key:
+            return False
+        stale = set(self._readJson(self._getExtraPath("stale.json")) or ()) | self._files()
+        write_json(self._getExtraPath("stale.json"), sorted(stale))
+        cleanPath(self._getExtraPath("results"))
+        write_json(self._getExtraPath("key.json"), key)
+        return True
+
+    def _files(self):
+        """What the jobs have written of all tilt series, relative to the output folder."""
+        root = os.path.abspath(self._getExtraPath())
+        return {os.path.relpath(os.path.join(root, path), root) for record in self._results().values()
+                for path in record.get("files") or ()}
+
+    def _removeStale(self):
+        """Remove what other parameters had written under names that these do not write."""
+        stale = set(self._readJson(self._getExtraPath("stale.json")) or ()) - self._files()
+        for name in stale:
+            path = self._getExtraPath(name)
+            if not name.startswith(os.pardir) and os.path.isfile(path):
+                os.remove(path)
+        cleanPath(self._getExtraPath("stale.json"))
 
     def _planNames(self):
         return self._seriesIds()

@@ -133,6 +133,51 @@ class TestTomoExportConvertTiltSeries(ConvertTest):
                   for centre in ("imod", "relion")]
         np.testing.assert_allclose(shifts[1] - shifts[0], 0.5 * 3.3, atol=1e-9)
 
+    def test_exposures_are_numbered_from_1(self):
+        """As tomo's imports do; rlnTomoTiltMovieIndex where a table has it, so that missing exposures leave a gap."""
+        one = simulated()
+        from_zero = replace(one, geometry=replace(one.geometry, acq_order=one.geometry.acq_order - 1))
+        index = [str(n) for n in (9, 6, 4, 1, 2, 5, 8)]
+        gaps = replace(from_zero, extra={"rlnTomoTiltMovieIndex": index})
+        other = replace(from_zero, extra={"rlnTomoTiltMovieIndex": index[::-1]})  # contradicts the dose
+        plain = one.geometry.acq_order.tolist()
+        for series, expected in ((one, plain), (from_zero, plain), (gaps, [int(n) for n in index]), (other, plain)):
+            self.assertEqual(to_scipion.acquisition_orders(series).tolist(), expected)
+            tilt_series, ctfs = self.store(series, prefix=tempfile.mkdtemp(dir=".") + "/")
+            for items in (tilt_series.getFirstItem(), ctfs.getFirstItem()):
+                self.assertEqual(sorted(item.getAcquisitionOrder() for item in items), sorted(expected))
+
+    def test_one_side_counts_from_0(self):
+        """Of a set of ours that was imported earlier and one of another import: joined in order, or told."""
+        one = simulated()
+        tilt_series, ctfs = self.store(one)
+        known = from_scipion.defoci(ctfs.getFirstItem())
+        earlier = {number - 1: value for number, value in known.items()}
+        (right, _), (again, notes) = (from_scipion.tilt_series(tilt_series.getFirstItem(), c) for c in (known, earlier))
+        np.testing.assert_array_equal(right.ctf.defocus_u, again.ctf.defocus_u)
+        self.assertIn("numbered from 1, the CTFs from 0: they are joined in the order of acquisition", " ".join(notes))
+        # A view or a CTF less at one end: nothing is guessed, and it is said.
+        for views, others, shift, words in (
+                (range(41), range(1, 42), 1, "joined in the order"),
+                (range(1, 42), range(41), -1, "joined in the order"),
+                (range(41), range(1, 41), 0, "one exposure off"), (range(1, 41), range(41), 0, "one exposure off"),
+                (range(41), range(41), 0, ""), (range(1, 42), range(1, 42), 0, ""), (range(1, 42), range(3, 20), 0, ""),
+                (range(5, 20), range(6, 21), 0, "one exposure off"), ([], [], 0, "")):
+            found = from_scipion.orders_apart(list(views), list(others))
+            self.assertEqual(found[0], shift, (views, others))
+            self.assertIn(words, found[1])
+            self.assertEqual(bool(found[1]), bool(words))
+
+    def test_ctfs_have_a_resolution(self):
+        """Of the table, or a stated number: other plugins ask for one."""
+        one = simulated()
+        told = [str(4.0 + n) for n in range(TILTS)]
+        for extra, expected in (({}, [to_scipion.RESOLUTION] * TILTS), ({"rlnCtfMaxResolution": told}, [
+                float(text) for text in told]), ({"rlnCtfMaxResolution": ["nan", "0"] + told[2:]}, [
+                    to_scipion.RESOLUTION] * 2 + [float(text) for text in told[2:]])):
+            _, ctfs = self.store(replace(one, extra=extra), prefix=tempfile.mkdtemp(dir=".") + "/")
+            self.assertEqual([ctf.getResolution() for ctf in ctfs.getFirstItem()], expected)
+
     def test_joined_by_acquisition_order(self):
         """F06, F07, F08: rows in another order, a CTF missing, one disabled, one marked as not found."""
         one = simulated()

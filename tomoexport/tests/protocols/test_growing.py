@@ -133,6 +133,25 @@ class TestTomoExportGrowing(ProtocolTest):
         self.assertEqual(len(done._readJson(done._getExtraPath("key.json"))), len(
             self.expected._readJson(self.expected._getExtraPath("key.json"))))
 
+    def test_a_changed_option_leaves_nothing_behind(self):
+        """Continue with another pixel size: outputs and files are of that one, also where a set was followed."""
+        for follows in (False, True):
+            protocol = self.launch(ProtTomoExportReconstruct, pixelSize=2 * TOMO_PIXEL, ctf=1, inputTiltSeries=(
+                self.known, "TiltSeries"))
+            if follows:
+                with open(protocol._getExtraPath("growing.json"), "w", encoding="utf-8") as file:
+                    file.write("true")
+            before = [t.getFileName() for t in protocol.Tomograms.iterItems()]
+            protocol.runMode.set(MODE_RESUME)
+            protocol.pixelSize.set(TOMO_PIXEL)
+            self.launchProtocol(protocol)
+            found = self.now(protocol)
+            self.assertEqual(found.Tomograms.getSamplingRate(), TOMO_PIXEL)
+            self.assertEqual(found.Tomograms.getSize(), len(before))
+            for tomogram in found.Tomograms.iterItems():
+                self.assertTrue(os.path.isfile(tomogram.getFileName()))
+            self.assertFalse([path for path in before if os.path.exists(path)], follows)
+
     def test_what_is_being_copied_waits(self):
         """A stack that still changes is not taken; a folder in which nothing comes ends with a reason."""
         path = os.path.dirname(self.folder("slow", NAMES[:1]))
