@@ -163,8 +163,11 @@ class ProtTomoExportSubtomos(ProtTomoExportSeriesBase):
     def _doubts(self):
         if self._coordinates() is None:
             return []
-        return from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(),
-                                   hand=self._optionValues()["hand"], size_known=True)
+        values = self._optionValues()
+        lines = [] if values["diameter"] else ["%s: none is given, 80 %% of the box, %g Å, is taken." % (
+            self.getParam("diameter").getLabel(), 0.8 * values["box"] * values["pixel_size"])]
+        return lines + from_scipion.doubts(self.inputTiltSeries.get(), self._seriesIds(), hand=values["hand"],
+                                           size_known=True)
 
     def _tableLines(self):
         lines = super()._tableLines()
