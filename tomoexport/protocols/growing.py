@@ -6,12 +6,12 @@ that came between is lost.
 """
 
 import os
+import time
 
 from pyworkflow.object import Set
 from pyworkflow.protocol import STATUS_NEW
 
 from ..io.atomic import write_json
-from ..io.manifest import fingerprint
 from ..io.paths import safe_stem
 from ..io.relion5 import write_project
 from .protocol_series import ProtTomoExportSeriesBase
@@ -33,8 +33,9 @@ class ProtTomoExportGrowingBase(ProtTomoExportSeriesBase):
         if not self._isFollowing():
             super()._insertAllSteps()
             return
-        self._following, key = {}, self._growingKey()
-        self._first = self._insertFunctionStep(self.openStep, key, prerequisites=[], needsGPU=False)
+        self._following, key = {}, self._key(contents=False)
+        # With the time, so that Continue repeats it.
+        self._first = self._insertFunctionStep(self.openStep, key, time.time(), prerequisites=[], needsGPU=False)
         self._last = self._insertFunctionStep(self.closeStep, key, self._attempts(), prerequisites=[self._first],
                                               wait=True, needsGPU=False)
         self._follow()
@@ -59,7 +60,7 @@ class ProtTomoExportGrowingBase(ProtTomoExportSeriesBase):
         new = [name for name in names if name not in self._following]
         for name in new:
             self._following[name] = self._insertFunctionStep(
-                self.growStep, name, self._growingKey(), self._failures(name).get("attempts", 0),
+                self.growStep, name, self._key(contents=False), self._failures(name).get("attempts", 0),
                 prerequisites=[self._first], needsGPU=self.usesGpu() and not self.useQueueForSteps())
         if not isOpen:
             last.addPrerequisites(*self._following.values())
@@ -67,7 +68,7 @@ class ProtTomoExportGrowingBase(ProtTomoExportSeriesBase):
         return bool(new) or not isOpen
 
     # --------------------------- STEPS functions -----------------------------
-    def openStep(self, key):
+    def openStep(self, key, begun):
         """Open the outputs again that a stop has closed; forget results of other parameters."""
         changed = self._forgetOthers(key)
         write_json(self._getExtraPath("growing.json"), True)
@@ -76,9 +77,7 @@ class ProtTomoExportGrowingBase(ProtTomoExportSeriesBase):
                 if changed:  # it names files of other parameters
                     self.deleteOutput(output)
                 elif isinstance(output, Set):
-                    output.setStreamState(Set.STREAM_OPEN)
-                    output.write()
-                    self._store(output)
+                    self._setState(output, Set.STREAM_OPEN)
 
     def growStep(self, name, key, attempt):
         """Work on a tilt series, and append what came of it to the outputs."""
@@ -115,9 +114,7 @@ class ProtTomoExportGrowingBase(ProtTomoExportSeriesBase):
                     self._grow(name)
             for _, output in self.iterOutputAttributes():
                 if isinstance(output, Set):
-                    output.setStreamState(Set.STREAM_CLOSED)
-                    output.write()
-                    self._store(output)
+                    self._setState(output, Set.STREAM_CLOSED)
 
     # --------------------------- UTILS functions -----------------------------
     def _isFollowing(self):
@@ -147,15 +144,6 @@ class ProtTomoExportGrowingBase(ProtTomoExportSeriesBase):
                 return False
         return True
 
-    def _growingKey(self):
-        """Of the parameters, and which sets the inputs are, but not of what is in them."""
-        values = {}
-        for name, attribute in self.iterDefinitionAttributes():
-            if name not in self.ELSEWHERE:
-                values[name] = [attribute.getUniqueId()] if attribute.isPointer() and attribute.get() is not None else (
-                    str(attribute.get()))
-        return fingerprint(values)
-
     def _attempts(self):
         return sum(self._failures(name).get("attempts", 0) for name in self._seriesIds())
 
@@ -178,9 +166,7 @@ class ProtTomoExportGrowingBase(ProtTomoExportSeriesBase):
         self.info("%s: appended to %s" % (item.getTsId(), label))
         output.enableAppend()
         output.append(item)
-        output.setStreamState(Set.STREAM_OPEN)
-        output.write()
-        self._store(output)
+        self._setState(output, Set.STREAM_OPEN)
 
     # --------------------------- of the protocols ----------------------------
     def _usedSets(self):

@@ -44,13 +44,14 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
     INPUTS = {}
 
     # -------------------------- INSERT steps functions -----------------------
-    def _key(self):
-        """Hash of all parameters and inputs."""
+    def _key(self, contents=True):
+        """Hash of all parameters and inputs; without the contents of sets, which ones they are."""
         values = {}
         for name, attribute in self.iterDefinitionAttributes():
             if attribute.isPointer():
                 target = attribute.get()
-                value = [attribute.getUniqueId(), Path(target.getFileName())] if target is not None else ""
+                value = [attribute.getUniqueId()] + [Path(target.getFileName())] * contents if (
+                    target is not None) else ""
             else:
                 value = str(attribute.get())
                 if os.path.isfile(value):  # what is in a file counts, not its name alone
@@ -64,11 +65,6 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
         """Run a job of the command line, on the GPUs of this step; what it gave as the reason of a failure is raised.
 
         A queue tells neither how a job ended nor what it printed: this comes in a file.
-
-        Returns
-        -------
-        dict
-            What the job's tables hold; empty if it wrote none.
         """
         path, came = (os.path.abspath(self._getExtraPath(folder, name + ".json")) for folder in ("jobs", "outcomes"))
         for one in (path, came):
@@ -91,10 +87,8 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
             raise RuntimeError(self._spoken(outcome["error"])) from error
         if error is not None:
             raise error
-        collected = outcome.get("collected") or {}
-        if collected:
-            write_json(self._getExtraPath("collected.json"), collected)
-        return collected
+        if outcome.get("collected"):
+            write_json(self._getExtraPath("collected.json"), outcome["collected"])
 
     def _job(self):
         """Return the job without its tilt series. Paths are absolute: a queue may start it in any folder."""
@@ -226,6 +220,17 @@ class ProtTomoExportBase(EMProtocol, ProtTomoBase):
     def _relative(self, path):
         """Path as sets keep it: relative to the project, so that the project can be moved."""
         return os.path.relpath(path, os.path.abspath("."))
+
+    def _setState(self, output, state):
+        """Let an output set that is defined be open or closed, and keep what it holds."""
+        output.setStreamState(state)
+        output.write()
+        self._store(output)
+
+    @classmethod
+    def particlesInput(cls):
+        """Name of the form's input of particles, of which others are compared with; None if it has none."""
+        return cls.INPUTS.get("particles") or cls.INPUTS.get("old")
 
     def _addOutput(self, name, output, *sources):
         """Define a closed output set that comes from the given inputs."""

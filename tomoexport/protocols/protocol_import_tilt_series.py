@@ -167,11 +167,11 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
 
     def _keep(self, name, output):
         """Write an output; it stays open until `_close`."""
+        if hasattr(self, name):
+            self._setState(output, Set.STREAM_OPEN)
+            return
         output.setStreamState(Set.STREAM_OPEN)
         output.write()
-        if hasattr(self, name):
-            self._store(output)
-            return
         self._defineOutputs(**{name: output})
         if name == "CTFs":
             self._defineSourceRelation(self.TiltSeries, output)
@@ -180,9 +180,7 @@ class ProtTomoExportImportTiltSeries(ProtTomoExportBase):
     def _close(self):
         with self._lock:
             for _, output in self.iterOutputAttributes():
-                output.setStreamState(Set.STREAM_CLOSED)
-                output.write()
-                self._store(output)
+                self._setState(output, Set.STREAM_CLOSED)
 
     @staticmethod
     def _remarks(one, ts_id):

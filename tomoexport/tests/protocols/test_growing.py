@@ -109,9 +109,11 @@ class TestTomoExportGrowing(ProtocolTest):
         self.proj._updateProtocol(rebuilding)
         self.proj.stopProtocol(rebuilding)
         self.until(lambda: not self.isAlive(rebuilding.getPid()), "it stops")
-        self.arrive(path, NAMES[:3])
         rebuilding.runMode.set(MODE_RESUME)
         self.proj.launchProtocol(rebuilding, wait=False)
+        # Before anything new comes: those that follow would end.
+        self.until(lambda: self.now(rebuilding).Tomograms.isStreamOpen(), "it is open again")
+        self.arrive(path, NAMES[:3])
         self.until(lambda: self.count(rebuilding, "Tomograms") >= 3, "the third tomogram")
         self.assertTrue(self.now(rebuilding).Tomograms.isStreamOpen(), "it is open again")
         self.arrive(path, NAMES)
