@@ -14,6 +14,7 @@ from ..io import mrc, particlefiles, particlestar
 from ..io.tiltseries import TiltSeries
 from . import attributes as extra
 from . import positions
+from .names import unique
 
 # File and section of every image, and of its odd and even halves where there are some.
 Places = namedtuple("Places", "images odd even")
@@ -151,13 +152,10 @@ def _concatenate(sets, ts_ids):
     names = [ts_ids[name] for one in sets for name in one.names()]
     order = {name: i for i, name in enumerate(dict.fromkeys(names))}
     columns = list(dict.fromkeys(column for one in sets for column in one.extra))
-    uid, seen = [], set()
-    for n, one in enumerate(sets):
-        uid += [u if u not in seen else "%s_%d" % (u, n + 1) for u in one.uid]
-        seen.update(uid)
     moving = sets[0].trajectory if len(sets) == 1 else None
     return ParticleSet(
         np.concatenate([one.position for one in sets]), np.concatenate([one.rotation for one in sets]),
-        [order[name] for name in names], tuple(order), tuple(uid),
+        [order[name] for name in names], tuple(order),
+        unique([name for one in sets for name in one.uid]),
         {c: [v for one in sets for v in one.extra.get(c, [""] * len(one))] for c in columns},
         any(one.oriented for one in sets), moving)

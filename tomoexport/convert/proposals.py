@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..engine.ctf import alias_free_box
+from ..engine.fourier import fast_even
 from ..engine.matching import match, nearest
 from ..errors import InputError
 from ..io import mrc
@@ -11,30 +12,7 @@ from . import from_scipion, positions
 # Tilt series that are looked at for the defocus: they are alike, and a form is to answer at once.
 MOST_SERIES = 5
 MOST_PARTICLES = 100  # in a picture of their mean
-
-
-def smooth(size):
-    """The smallest even box of at least a size whose transforms are fast.
-
-    Parameters
-    ----------
-    size : float
-        Pixels.
-
-    Returns
-    -------
-    int
-        Even, with no prime factor above 7.
-    """
-    box = max(8, 2 * int(np.ceil(size / 2)))
-    while True:
-        rest = box
-        for prime in (2, 3, 5, 7):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1:
-            return box
-        box += 2
+LEAST_BOX = 8  # pixels, that forms take
 
 
 def pixel_sizes(ts_set, other=None):
@@ -99,7 +77,7 @@ def boxes(pixel_size, diameter, ts_set=None, ctf_set=None, depth=0.0):
     """
     out = {}
     for factor, why in ((1.25, "just holds the particle"), (1.5, "1.5 diameters"), (2.0, "2 diameters")):
-        out.setdefault(smooth(factor * diameter / pixel_size), why)
+        out.setdefault(fast_even(max(LEAST_BOX, factor * diameter / pixel_size)), why)
     if ts_set is not None and ctf_set is not None:
         needed = 0
         ids = set(ctf_set.getTSIds()) & set(ts_set.getTSIds())
@@ -108,18 +86,17 @@ def boxes(pixel_size, diameter, ts_set=None, ctf_set=None, depth=0.0):
             ctf = one.ctf.select(one.geometry.used & one.ctf.measured)
             needed = max(needed, alias_free_box(ctf, pixel_size, diameter, depth))
         if needed:
-            box = smooth(needed)
+            box = fast_even(needed)
             out[box] = "; ".join(filter(None, (out.get(box), "holds the CTF without aliasing at the largest defocus")))
     return [(box, "%d px = %.4g Å: %s" % (box, box * pixel_size, why)) for box, why in sorted(out.items())]
 
 
-def sizes(ts_set, tomograms=None):
+def sizes(ts_set):
     """Sizes of tomograms in pixels of the tilt series.
 
     Parameters
     ----------
     ts_set : tomo.objects.SetOfTiltSeries
-    tomograms : tomo.objects.SetOfTomograms, optional
 
     Returns
     -------
@@ -138,9 +115,6 @@ def sizes(ts_set, tomograms=None):
             for thickness in (2000.0, 3000.0, 4000.0):
                 out.setdefault((width, height, 2 * int(thickness / own / 2)),
                                "the images', %g Å thick" % thickness)
-    for tomogram in tomograms.iterItems() if tomograms is not None else ():
-        frame = positions.Frame(tomogram)
-        out.setdefault(tuple(int(round(side / own)) for side in frame.size), "of tomogram %s" % tomogram.getTsId())
     return [(size, "%d x %d x %d px (%.4g Å thick), %s" % (*size, size[2] * own, why)) for size, why in out.items()]
 
 
@@ -196,27 +170,27 @@ def distances(old, new=None):
     return found[np.isfinite(found)]
 
 
-def counts(old, new, tolerance):
-    """The three sets of an intersection.
+def counter(old, new):
+    """Read two sets once, to count the three sets of their intersection at any tolerance.
 
     Parameters
     ----------
     old, new : tomo.objects.SetOfCoordinates3D or SetOfSubTomograms
-    tolerance : float
-        Angstrom.
 
     Returns
     -------
-    (int, int, int)
-        Only old, both, only new.
+    callable
+        Takes a tolerance in angstrom; gives three int: only old, both, only new.
     """
     one, other = positions.particles(old), positions.particles(new)
-    both = 0
-    for name in one.ts_ids:
-        if name in other.ts_ids:
-            partner, _ = match(one.in_series(name).position, other.in_series(name).position, tolerance)
-            both += int((partner >= 0).sum())
-    return len(one) - both, both, len(other) - both
+    pairs = [(one.in_series(name).position, other.in_series(name).position)
+             for name in one.ts_ids if name in other.ts_ids]
+
+    def counts(tolerance):
+        both = sum(int((match(*pair, tolerance)[0] >= 0).sum()) for pair in pairs)
+        return len(one) - both, both, len(other) - both
+
+    return counts
 
 
 def tolerances(old, new=None, most=8):

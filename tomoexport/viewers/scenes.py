@@ -13,7 +13,6 @@ from ..io import mrc
 #: tilted image `(h, w)`, its pixel size and tilt, pixels `(N, 2)`; depth `(N,)` in angstrom; kept `(N,)`; diameter in
 #: angstrom.
 Scene = namedtuple("Scene", "name volume voxel voxels image image_pixel tilt on_image depth kept diameter")
-_INPUTS = ("inReParticles", "inputCoordinates", "inputParticles", "inputOld")
 _SIDE = 800  # pixels of an image that is shown
 
 
@@ -28,10 +27,9 @@ def items_of(protocol):
     -------
     tomo.objects.SetOfCoordinates3D or SetOfSubTomograms or None
     """
-    for name in _INPUTS:
-        pointer = getattr(protocol, name, None)
-        if pointer is not None and pointer.get() is not None:
-            return pointer.get()
+    name = protocol.particlesInput()
+    if name and getattr(protocol, name).get() is not None:
+        return getattr(protocol, name).get()
     return getattr(protocol, "Coordinates", None)
 
 

@@ -133,7 +133,7 @@ class TomoExportResultsViewer(ProtocolViewer):
     def _showTolerance(self, paramName=None):
         old, new = (getattr(self.protocol, name).get() for name in ("inputOld", "inputNew"))
         return [self._movable(pictures.Tolerance, "Tolerance", (7, 4.5), proposals.distances(old, new),
-                              self.protocol.tolerance.get(), lambda value: proposals.counts(old, new, value))]
+                              self.protocol.tolerance.get(), proposals.counter(old, new))]
 
     def _showSlices(self, output, name):
         path = volumesOf(output)[0]

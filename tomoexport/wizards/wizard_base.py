@@ -95,5 +95,4 @@ def ctfs(protocol):
 
 def particles(protocol):
     """Name of the form's input of particles; none if it has none."""
-    names = ("inReParticles", "inputCoordinates", "inputParticles", "inputSubtomograms", "inputOld")
-    return next((name for name in names if hasattr(protocol, name)), None)
+    return protocol.particlesInput()

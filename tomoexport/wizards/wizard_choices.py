@@ -158,6 +158,7 @@ class TomoExportToleranceWizard(TomoExportWizard):
         sets = [getattr(protocol, name).get() for name in self._needs(protocol)]
         found = proposals.tolerances(*sets)
         if isinstance(protocol, ProtTomoExportIntersect):
-            return [(value, "%s: %d only old, %d both, %d only new" % (text, *proposals.counts(*sets, value)))
+            counts = proposals.counter(*sets)
+            return [(value, "%s: %d only old, %d both, %d only new" % (text, *counts(value)))
                     for value, text in found]
         return found

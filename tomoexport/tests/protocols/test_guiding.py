@@ -148,8 +148,6 @@ class TestTomoExportGuiding(ProtocolTest):
         self.assertEqual(int(lines[0].split()[0]), told["boxSize"])
         told, _ = self.show(TomoExportCropWizard, self.again(boxSize=64), 0)
         self.assertLessEqual(told["croppedBoxSize"], 64)
-        for size, box in ((9, 10), (22, 24), (23, 24), (33, 36), (1000, 1000), (1001, 1008)):
-            self.assertEqual(proposals.smooth(size), box)
 
     def test_what_is_missing_is_said(self):
         told, lines = self.show(TomoExportBoxWizard, self.form(ProtTomoExportSubtomos))
